@@ -1,0 +1,197 @@
+//! The resolved configuration of one gateway: what `resolve` makes and all other code reads.
+//!
+//! Every value here is valid: bounds are checked, references are followed, defaults are filled in. Optional
+//! limits are `None` when the user set none.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything one data plane needs to serve one gateway.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatewayConfig {
+    pub name: String,
+    pub namespace: String,
+    pub listeners: Vec<Listener>,
+    pub relay: Relay,
+    pub drain: Drain,
+}
+
+/// A port on which clients connect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    pub name: String,
+    pub port: u16,
+    /// `Some` for protocol HTTPS.
+    pub tls: Option<TlsMaterial>,
+}
+
+/// A certificate chain and its private key, both PEM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsMaterial {
+    pub certificate: Secret,
+    pub private_key: Secret,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Relay {
+    pub authentication: Authentication,
+    /// Options of channels whose name has no namespace part.
+    pub default_namespace: Arc<Namespace>,
+    /// Options of channels named `<namespace>:<rest>`.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// Subscribe every connection with a user to its channel `#<user>`.
+    pub personal_channel: bool,
+    pub limits: Limits,
+    pub heartbeat: Heartbeat,
+    /// Key of the HTTP server API; without one the API is closed.
+    pub server_api_key: Option<Secret>,
+}
+
+impl Relay {
+    /// The options of a channel by its user-visible name, or `None` for an unknown namespace.
+    ///
+    /// The namespace part ends at the first `:`; a leading `$` (token required) is not part of it.
+    pub fn namespace_of(&self, channel: &str) -> Option<&Arc<Namespace>> {
+        let bare = channel.strip_prefix('$').unwrap_or(channel);
+        match bare.split_once(':') {
+            None => Some(&self.default_namespace),
+            Some((namespace, _)) => self.namespaces.get(namespace),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Authentication {
+    pub jwt: Option<Jwt>,
+    /// Clients without a token may connect; they have an empty user id.
+    pub anonymous: bool,
+    /// How long a client may stay after its token expired and before it is closed.
+    pub expiry_grace: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Jwt {
+    /// Shared secrets for HS256/384/512: any of them may have signed (rotation).
+    pub hmac_secrets: Vec<Secret>,
+    /// PEM public keys for RS, PS, ES and EdDSA: any of them may have signed.
+    pub public_keys: Vec<Secret>,
+    pub jwks: Option<Jwks>,
+    /// Required value of `aud` / `iss` when set.
+    pub audience: Option<String>,
+    pub issuer: Option<String>,
+    /// Claim that names the account. When set, tokens without it are refused.
+    pub account_claim: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Jwks {
+    pub source: JwksSource,
+    pub refresh: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum JwksSource {
+    /// `http://`, `https://` or `file://`.
+    Url(String),
+    /// The key set itself, from a Secret or ConfigMap.
+    Document(Secret),
+}
+
+/// Who may use an operation on a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowed {
+    Nobody,
+    /// Clients subscribed to the channel. For `subscribe` itself: clients with a subscription token for it.
+    Subscriber,
+    /// Clients that connected with a token (a non-empty user).
+    Authenticated,
+    Anyone,
+}
+
+/// A stream property that clients may get when they ask for it, or always get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    Disabled,
+    OnRequest,
+    Always,
+}
+
+/// Channel options.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Namespace {
+    pub presence: bool,
+    pub join_leave: Feature,
+    pub history: Option<History>,
+    /// Needs history.
+    pub recovery: Feature,
+    /// Needs history.
+    pub positioning: Feature,
+    /// Clients may negotiate fossil deltas.
+    pub delta: bool,
+    pub subscribe: Allowed,
+    pub publish: Allowed,
+    pub ask_presence: Allowed,
+    pub ask_history: Allowed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    pub size: u32,
+    pub ttl: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Largest inbound WebSocket message.
+    pub message_bytes: usize,
+    /// Bytes waiting to be sent to one client before it is closed as slow (3008).
+    pub queue_bytes_per_client: usize,
+    pub channels_per_client: usize,
+    pub channel_name_bytes: usize,
+    /// Per data plane.
+    pub connections: Option<usize>,
+    pub connections_per_account: Option<usize>,
+    /// New connections per second, per data plane.
+    pub connections_per_second: Option<u32>,
+    /// Publish, send and rpc commands of one client; above it they get error 111.
+    pub messages_per_second_per_client: Option<u32>,
+    /// All commands of one client; above it the client is closed with 3013.
+    pub commands_per_second_per_client: Option<u32>,
+    /// Publish, send and rpc commands of all clients of one account; above it they get error 111.
+    pub messages_per_second_per_account: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub interval: Duration,
+    /// A client that owes a pong for longer is closed with 3012.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// Connections are closed evenly over this time.
+    pub timeout: Duration,
+}
+
+/// Bytes that must not appear in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Arc<[u8]>);
+
+impl Secret {
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self(bytes.into())
+    }
+
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}

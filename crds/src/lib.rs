@@ -1,0 +1,7 @@
+//! What users write and what it means.
+//!
+//! `gateway` holds the Kubernetes types, `manifest` reads them from YAML files, and `resolve` turns them into
+//! one [`config::GatewayConfig`], or into the list of everything that is wrong. The rest of Sluice sees only the
+//! resolved configuration, never the raw objects.
+
+pub mod config;

@@ -1,0 +1,4 @@
+//! The relay: long-lived client connections of accounts, their channels and messages.
+
+pub mod channel;
+pub mod protocol;

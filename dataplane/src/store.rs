@@ -1,0 +1,182 @@
+//! Contracts for the state that data planes share: [`Broker`] and [`Presence`].
+//!
+//! Two implementations must pass the same suite in `conformance`. All methods are safe to retry unless they say
+//! otherwise.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use crate::relay::channel::Channel;
+use crate::relay::protocol::{ClientInfo, Payload, Position, Publication, Tags};
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// Nothing was done, or it is not known whether it was; trying again may help.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// The position's epoch is not the stream's.
+    #[error("unrecoverable position")]
+    UnrecoverablePosition,
+}
+
+/// What the broker hands to this process, in order per channel.
+#[derive(Debug, Clone)]
+pub enum Event {
+    Publication {
+        publication: Arc<Publication>,
+        /// The stream position after this publication; `None` without history.
+        position: Option<Position>,
+        /// Subscribers that negotiated deltas may get one.
+        delta: bool,
+    },
+    Join(Arc<ClientInfo>),
+    Leave(Arc<ClientInfo>),
+    /// Events of this channel may have been lost (broker reconnect): check positions against the broker.
+    Gap,
+}
+
+/// Receives events of the channels this process subscribed to.
+///
+/// Called under the broker's per-channel order, so it must be quick and must not call the broker.
+pub trait EventSink: Send + Sync {
+    fn deliver(&self, channel: &Channel, event: Event);
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct NewPublication {
+    pub data: Payload,
+    pub info: Option<Arc<ClientInfo>>,
+    pub tags: Tags,
+    pub time_ms: i64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct PublishOptions {
+    /// `None`: deliver only, keep nothing.
+    pub history: Option<Retention>,
+    /// A second publish with the same key within the idempotency window has no effect and gets the first answer.
+    pub idempotency_key: Option<Arc<str>>,
+    /// Suppress the publication unless the version is above the stream's last (0: no check).
+    pub version: u64,
+    /// A new version epoch accepts any version.
+    pub version_epoch: Arc<str>,
+    pub delta: bool,
+}
+
+/// How much of a stream is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    pub size: u32,
+    pub ttl: Duration,
+}
+
+/// How long a publish with an idempotency key is remembered.
+pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(300);
+/// How long offset and epoch of a stream outlive its last publication.
+pub const STREAM_META_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What became of a publish.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Published {
+    /// `None` without history.
+    pub position: Option<Position>,
+    /// The idempotency key was known or the version too low: nothing was added.
+    pub suppressed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ReadOptions {
+    /// Forward: publications after this offset. Reverse: publications before it. Its epoch, when not empty, must
+    /// be the stream's, else [`StoreError::UnrecoverablePosition`].
+    pub since: Option<Position>,
+    /// 0: position only. `None`: all.
+    pub limit: Option<usize>,
+    pub reverse: bool,
+}
+
+/// A part of a stream and the stream's top at the same instant.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StreamRead {
+    pub publications: Vec<Arc<Publication>>,
+    pub top: Position,
+}
+
+/// Channels: publish, subscribe, streams.
+#[async_trait]
+pub trait Broker: Send + Sync {
+    /// Appends to the stream (with history) and hands the event to every subscribed process, atomically: an
+    /// event's offset follows its predecessor's without a gap, and a reader that sees offset n can read 1..=n
+    /// within the retention. Without an idempotency key a retry may publish twice.
+    async fn publish(
+        &self,
+        channel: &Channel,
+        publication: NewPublication,
+        options: PublishOptions,
+    ) -> Result<Published, StoreError>;
+
+    /// Join and leave events: delivered at most once, never stored.
+    async fn publish_presence(&self, channel: &Channel, event: PresenceEvent) -> Result<(), StoreError>;
+
+    /// After it returns, every later event of the channel reaches the sink of this process.
+    async fn subscribe(&self, channel: &Channel) -> Result<(), StoreError>;
+
+    async fn unsubscribe(&self, channel: &Channel) -> Result<(), StoreError>;
+
+    /// Reads from a stream. An absent stream is made (offset 0, new epoch), so that its position can be recovered.
+    async fn read(
+        &self,
+        channel: &Channel,
+        retention: Retention,
+        options: ReadOptions,
+    ) -> Result<StreamRead, StoreError>;
+
+    /// Drops the publications, keeps offset and epoch: positions stay comparable.
+    async fn remove_history(&self, channel: &Channel) -> Result<(), StoreError>;
+}
+
+#[derive(Debug, Clone)]
+pub enum PresenceEvent {
+    Join(Arc<ClientInfo>),
+    Leave(Arc<ClientInfo>),
+}
+
+/// Names a process in presence. Entries of a holder whose lease ended are hidden at once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Holder(pub Arc<str>);
+
+/// An entry that was removed because its holder's lease ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reaped {
+    pub channel: Channel,
+    pub info: Arc<ClientInfo>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PresenceCount {
+    pub clients: u32,
+    pub users: u32,
+}
+
+/// Who is in a channel, over all processes. Cost of keeping it alive grows with processes, not with clients.
+#[async_trait]
+pub trait Presence: Send + Sync {
+    /// Starts or renews the holder's lease: its entries stay visible until `ttl` from now.
+    async fn renew(&self, holder: &Holder, ttl: Duration) -> Result<(), StoreError>;
+
+    /// Adds or replaces the entry of `info.client`.
+    async fn join(&self, holder: &Holder, channel: &Channel, info: Arc<ClientInfo>) -> Result<(), StoreError>;
+
+    /// Removes the entry of a client; an absent one is no error. Returns whether it was there.
+    async fn leave(&self, holder: &Holder, channel: &Channel, client: &str) -> Result<bool, StoreError>;
+
+    /// Entries whose holder's lease is alive, in no order.
+    async fn list(&self, channel: &Channel) -> Result<Vec<Arc<ClientInfo>>, StoreError>;
+
+    async fn count(&self, channel: &Channel) -> Result<PresenceCount, StoreError>;
+
+    /// Removes entries of ended leases, each returned to exactly one caller (who publishes the leave events).
+    async fn reap(&self) -> Result<Vec<Reaped>, StoreError>;
+}
