@@ -1,0 +1,427 @@
+//! One client: a task that owns the socket, the session and its timers.
+//!
+//! The task waits in [`Connection::poll_wake`], whose future is small and owns no buffer: reads go through the
+//! worker's buffer, and handling a message is a boxed future that exists only while it runs. The hub writes to the
+//! socket directly (`flush`); the task is woken only to read, for timers, for a full socket, or to close.
+
+mod ask;
+mod effects;
+mod flush;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
+
+use super::account::Seat;
+use super::codes::{self, Disconnect};
+use super::frame::{self, Inbound, Kind, Reader};
+use super::heartbeat::{Beat, Heartbeat};
+use super::hub::Dirty;
+use super::limits::{CLOSE_HANDSHAKE, CONTROLS_MAX, UNRESERVED_MESSAGE_BYTES};
+use super::outbox::{Frame, Outbox};
+use super::protocol::{Commands, Encoding, Request};
+use super::session::{Control, Session};
+use super::socket::Socket;
+use super::worker::Worker;
+
+pub struct Connection {
+    socket: Socket,
+    encoding: Encoding,
+    outbox: RefCell<Outbox>,
+    session: RefCell<Session>,
+    controls: RefCell<VecDeque<Control>>,
+    reader: RefCell<Reader>,
+    heartbeat: Cell<Heartbeat>,
+    waker: RefCell<Option<Waker>>,
+    /// Why the connection is to be closed; the first reason stays. Nothing is queued any more once it is set.
+    closing: RefCell<Option<Disconnect>>,
+    /// The connection's place in its account.
+    seat: RefCell<Option<Seat>>,
+    /// Inbound memory reserved from the worker for a message on its way.
+    reserved_bytes: Cell<usize>,
+    /// In the worker's list of connections to be written.
+    dirty: Cell<bool>,
+    /// The socket took less than there was: the task waits until it is writable.
+    blocked: Cell<bool>,
+    /// No reading until the worker has inbound memory.
+    paused: Cell<bool>,
+    /// Bytes came since the last beat: the client lives, whatever its pong waits behind.
+    heard: Cell<bool>,
+    /// The socket is dead or the peer has closed: nothing can be written.
+    gone: Cell<bool>,
+}
+
+enum Wake {
+    /// Messages are in the inbox.
+    Inbound,
+    Control(Control),
+    Timer,
+    Close,
+}
+
+/// Serves one client until it is gone. `early` are bytes that came behind the upgrade request.
+pub async fn run(worker: Rc<Worker>, socket: Socket, encoding: Encoding, early: Bytes) {
+    let connection = Rc::new(Connection::new(&worker, socket, encoding));
+    let key = worker.register(&connection);
+    connection.drive(&worker, early).await;
+    let disconnect = connection.closing.borrow().clone().unwrap_or(codes::CLOSE_NORMAL);
+    worker.metrics().disconnected(disconnect.code);
+    // Boxed: closing is rare, and its state would make every idle connection larger.
+    Box::pin(connection.finish(&worker, &disconnect)).await;
+    worker.unregister(key, &connection);
+}
+
+impl Connection {
+    fn new(worker: &Worker, socket: Socket, encoding: Encoding) -> Self {
+        let client = uuid::Uuid::new_v4().to_string();
+        Self {
+            socket,
+            encoding,
+            outbox: RefCell::default(),
+            session: RefCell::new(Session::new(client.into())),
+            controls: RefCell::default(),
+            reader: RefCell::default(),
+            heartbeat: Cell::new(Heartbeat::new(worker.clock_ms())),
+            waker: RefCell::default(),
+            closing: RefCell::default(),
+            seat: RefCell::default(),
+            reserved_bytes: Cell::new(0),
+            dirty: Cell::new(false),
+            blocked: Cell::new(false),
+            paused: Cell::new(false),
+            heard: Cell::new(false),
+            gone: Cell::new(false),
+        }
+    }
+
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    pub fn session(&self) -> &RefCell<Session> {
+        &self.session
+    }
+
+    pub fn waiting_bytes(&self) -> usize {
+        self.outbox.borrow().waiting_bytes()
+    }
+
+    /// Queues a frame for the worker's next flush. Over the limit the client is closed as slow.
+    pub fn enqueue(self: &Rc<Self>, frame: Frame, queue_bytes_max: usize, dirty: &mut Dirty) {
+        if self.closing.borrow().is_some() {
+            return;
+        }
+        if self.outbox.borrow_mut().push(frame, queue_bytes_max).is_err() {
+            self.request_close(codes::DISCONNECT_SLOW);
+        } else if !self.dirty.replace(true) {
+            dirty.push_back(Rc::clone(self));
+        }
+    }
+
+    pub fn request_close(&self, disconnect: Disconnect) {
+        let mut closing = self.closing.borrow_mut();
+        if closing.is_none() {
+            *closing = Some(disconnect);
+            self.wake();
+        }
+    }
+
+    /// Hands an order to the task.
+    pub fn control(&self, control: Control) {
+        let mut controls = self.controls.borrow_mut();
+        if controls.len() >= CONTROLS_MAX {
+            drop(controls);
+            self.request_close(codes::DISCONNECT_SLOW);
+            return;
+        }
+        controls.push_back(control);
+        self.wake();
+    }
+
+    /// Inbound memory was granted.
+    pub fn resume(&self, reserved_bytes: usize) {
+        self.reserved_bytes.set(reserved_bytes);
+        self.paused.set(false);
+        self.wake();
+    }
+
+    /// What a paused connection waits for; `None` when it is on its way out.
+    pub fn wanted_bytes(&self) -> Option<usize> {
+        (self.paused.get() && self.closing.borrow().is_none()).then(|| self.reader.borrow().reserved_bytes())
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    async fn drive(self: &Rc<Self>, worker: &Rc<Worker>, early: Bytes) {
+        let mut inbox = VecDeque::new();
+        self.take_in(worker, &early, &mut inbox);
+        drop(early);
+        let mut deadline_ms = self.due_ms(worker);
+        let sleep = tokio::time::sleep_until(worker.instant(deadline_ms));
+        tokio::pin!(sleep);
+        loop {
+            match poll_fn(|cx| self.poll_wake(cx, worker, sleep.as_mut(), &mut inbox)).await {
+                Wake::Inbound => Box::pin(self.handle(worker, &mut inbox)).await,
+                Wake::Control(control) => Box::pin(self.obey(worker, control)).await,
+                Wake::Timer => Box::pin(self.tick(worker)).await,
+                Wake::Close => return,
+            }
+            let due_ms = self.due_ms(worker);
+            if due_ms != deadline_ms {
+                deadline_ms = due_ms;
+                sleep.as_mut().reset(worker.instant(due_ms));
+            }
+        }
+    }
+
+    fn poll_wake(
+        &self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        sleep: Pin<&mut Sleep>,
+        inbox: &mut VecDeque<Inbound>,
+    ) -> Poll<Wake> {
+        self.remember(cx);
+        if self.closing.borrow().is_some() || self.gone.get() {
+            return Poll::Ready(Wake::Close);
+        }
+        if let Some(control) = self.take_control() {
+            return Poll::Ready(Wake::Control(control));
+        }
+        if self.poll_flush(cx, worker).is_err() {
+            self.gone.set(true);
+            return Poll::Ready(Wake::Close);
+        }
+        if !inbox.is_empty() {
+            return Poll::Ready(Wake::Inbound);
+        }
+        while !self.paused.get() {
+            let mut buffer = worker.read_buffer();
+            let bytes = worker.ingress().read_bytes_max(self.reserved_bytes.get());
+            match self.socket.poll_read(cx, &mut buffer[..bytes]) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.gone.set(true);
+                    return Poll::Ready(Wake::Close);
+                }
+                Poll::Ready(Ok(read)) => {
+                    self.heard.set(true);
+                    self.take_in(worker, &buffer[..read], inbox);
+                }
+            }
+            if self.closing.borrow().is_some() {
+                return Poll::Ready(Wake::Close);
+            }
+            if !inbox.is_empty() {
+                return Poll::Ready(Wake::Inbound);
+            }
+        }
+        sleep.poll(cx).map(|()| Wake::Timer)
+    }
+
+    fn remember(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    fn take_control(&self) -> Option<Control> {
+        let mut controls = self.controls.borrow_mut();
+        let control = controls.pop_front();
+        if controls.is_empty() && controls.capacity() > 0 {
+            *controls = VecDeque::new();
+        }
+        control
+    }
+
+    /// Bytes from the peer to messages in the inbox; reserves inbound memory for what is still to come.
+    fn take_in(&self, worker: &Worker, bytes: &[u8], inbox: &mut VecDeque<Inbound>) {
+        let message_bytes_max = worker.config().relay.limits.message_bytes;
+        let mut reader = self.reader.borrow_mut();
+        let outcome = reader.read(bytes, message_bytes_max, &mut |inbound| inbox.push_back(inbound));
+        worker.metrics().received(bytes.len());
+        if let Err(disconnect) = outcome {
+            self.request_close(disconnect);
+            return;
+        }
+        let wanted = reader.reserved_bytes();
+        if wanted > UNRESERVED_MESSAGE_BYTES && wanted > self.reserved_bytes.get() {
+            if worker.ingress().reserve(wanted - self.reserved_bytes.get()) {
+                self.reserved_bytes.set(wanted);
+            } else {
+                self.paused.set(true);
+                worker.wait_for_ingress(self);
+            }
+        }
+    }
+
+    async fn handle(self: &Rc<Self>, worker: &Rc<Worker>, inbox: &mut VecDeque<Inbound>) {
+        while let Some(inbound) = inbox.pop_front() {
+            if self.closing.borrow().is_some() {
+                break;
+            }
+            match inbound {
+                Inbound::Message(message) => self.message(worker, message).await,
+                Inbound::Ping(payload) => {
+                    let mut bytes = Vec::new();
+                    frame::write(Kind::Pong, &payload, &mut bytes);
+                    self.send(worker, bytes);
+                }
+                Inbound::Pong => {}
+                Inbound::Close(code) => {
+                    self.request_close(Disconnect { code: code.unwrap_or(1000), reason: "".into() });
+                }
+            }
+        }
+        if inbox.is_empty() && inbox.capacity() > 0 {
+            *inbox = VecDeque::new();
+        }
+        if self.reserved_bytes.get() > 0 && self.reader.borrow().reserved_bytes() == 0 {
+            worker.release_ingress(self.reserved_bytes.take());
+        }
+        self.flush(worker);
+    }
+
+    /// One frame: one command or several.
+    async fn message(self: &Rc<Self>, worker: &Rc<Worker>, message: Bytes) {
+        let mut commands = Commands::new(self.encoding, message);
+        while let Some(command) = commands.next() {
+            let Ok(command) = command else {
+                self.request_close(codes::DISCONNECT_BAD_REQUEST);
+                return;
+            };
+            worker.metrics().command();
+            if command.request == Request::Empty && command.id == 0 && self.session.borrow().is_connected() {
+                self.pong();
+            } else {
+                let step = worker.with_env(self, |env| self.session.borrow_mut().command(command, env));
+                self.carry_out(worker, step).await;
+            }
+            if self.closing.borrow().is_some() {
+                return;
+            }
+        }
+    }
+
+    fn pong(&self) {
+        let mut heartbeat = self.heartbeat.get();
+        match heartbeat.pong() {
+            Ok(()) => self.heartbeat.set(heartbeat),
+            Err(disconnect) => self.request_close(disconnect),
+        }
+    }
+
+    async fn obey(self: &Rc<Self>, worker: &Rc<Worker>, control: Control) {
+        let step = worker.with_env(self, |env| self.session.borrow_mut().control(control, env));
+        self.carry_out(worker, step).await;
+        self.flush(worker);
+    }
+
+    async fn tick(self: &Rc<Self>, worker: &Rc<Worker>) {
+        let settings = worker.config().relay.heartbeat;
+        let mut heartbeat = self.heartbeat.get();
+        match heartbeat.beat(worker.clock_ms(), settings) {
+            Beat::Nothing => {}
+            Beat::Ping => {
+                self.heard.set(false);
+                self.send_frame(worker, worker.ping_frame(self.encoding));
+            }
+            Beat::Close(disconnect) => {
+                let busy = self.heard.replace(false) || self.paused.get();
+                if disconnect == codes::DISCONNECT_NO_PONG && busy {
+                    heartbeat.extend(worker.clock_ms(), settings);
+                } else {
+                    self.request_close(disconnect);
+                }
+            }
+        }
+        self.heartbeat.set(heartbeat);
+        let step = worker.with_env(self, |env| {
+            let mut session = self.session.borrow_mut();
+            match session.expiry_due_ms(env) {
+                Some(due_ms) if due_ms <= env.now_ms => session.expire(env),
+                _ => super::session::Step::default(),
+            }
+        });
+        self.carry_out(worker, step).await;
+        self.flush(worker);
+    }
+
+    /// On the worker's clock.
+    fn due_ms(&self, worker: &Worker) -> u64 {
+        let beat_ms = self.heartbeat.get().due_ms();
+        let expiry = worker.with_env(self, |env| {
+            self.session.borrow().expiry_due_ms(env).map(|due_ms| due_ms.saturating_sub(env.now_ms))
+        });
+        // Rounded up, so that the timer never fires just before its time.
+        expiry.map_or(beat_ms, |in_ms| beat_ms.min(worker.clock_ms() + in_ms + 1))
+    }
+
+    /// Leaves everything, tells the peer why, and waits a short time for it to agree.
+    async fn finish(self: &Rc<Self>, worker: &Rc<Worker>, disconnect: &Disconnect) {
+        worker.release_ingress(self.reserved_bytes.take());
+        let subscriptions = self.session.borrow_mut().end();
+        for subscription in subscriptions {
+            self.leave(worker, &subscription).await;
+        }
+        worker.forget_user(self);
+        self.seat.take();
+        if self.gone.get() {
+            return;
+        }
+        let mut bytes = Vec::new();
+        frame::write_close(disconnect, &mut bytes);
+        {
+            let mut outbox = self.outbox.borrow_mut();
+            if *disconnect == codes::DISCONNECT_SLOW {
+                outbox.discard_unwritten();
+            }
+            outbox.push_unchecked(Frame::new(bytes, worker.frame_bytes()));
+        }
+        self.flush(worker);
+        let handshake = poll_fn(|cx| self.poll_closed(cx, worker));
+        // A peer that does not answer is dropped; there is nothing more to say to it.
+        let _ = tokio::time::timeout(CLOSE_HANDSHAKE, handshake).await;
+    }
+
+    /// Ready when the close frame is written and the peer has answered it, or is gone.
+    fn poll_closed(&self, cx: &mut Context<'_>, worker: &Worker) -> Poll<()> {
+        self.remember(cx);
+        if self.poll_flush(cx, worker).is_err() || self.gone.get() {
+            return Poll::Ready(());
+        }
+        let mut answered = false;
+        loop {
+            let mut buffer = worker.read_buffer();
+            match self.socket.poll_read(cx, &mut buffer[..]) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(read)) => {
+                    let message_bytes_max = worker.config().relay.limits.message_bytes;
+                    let mut note = |inbound| answered |= matches!(inbound, Inbound::Close(_));
+                    let outcome = self.reader.borrow_mut().read(&buffer[..read], message_bytes_max, &mut note);
+                    if answered || outcome.is_err() {
+                        return Poll::Ready(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// From the worker's clock to tokio's.
+pub(super) fn instant(epoch: Instant, clock_ms: u64) -> Instant {
+    epoch + Duration::from_millis(clock_ms)
+}

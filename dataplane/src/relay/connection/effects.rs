@@ -1,0 +1,103 @@
+//! Carrying out what the session decides.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Connection;
+use crate::relay::channel::Channel;
+use crate::relay::codes;
+use crate::relay::frame::{self, Kind};
+use crate::relay::protocol::{self, ChannelRef, Encoding, NotJson, Push, Reply};
+use crate::relay::session::{Effect, Step, Subscription};
+use crate::relay::worker::Worker;
+use crate::store::PresenceEvent;
+
+impl Connection {
+    /// Applies effects and answers asks until the session has nothing more to ask.
+    pub(super) async fn carry_out(self: &Rc<Self>, worker: &Rc<Worker>, mut step: Step) {
+        loop {
+            for effect in std::mem::take(&mut step.effects) {
+                self.apply(worker, effect).await;
+            }
+            let Some(ask) = step.ask.take() else { return };
+            step = self.answer(worker, ask).await;
+        }
+    }
+
+    async fn apply(self: &Rc<Self>, worker: &Rc<Worker>, effect: Effect) {
+        match effect {
+            Effect::Reply(reply) => self.reply(worker, &reply),
+            Effect::PushUnsubscribe { channel, code, reason, .. } => {
+                let channel = ChannelRef::Name(channel.name());
+                self.push(worker, &Push::Unsubscribe { channel, code, reason });
+            }
+            Effect::PushSubscribe { channel, recoverable, positioned, position, data } => {
+                let channel = channel.name();
+                let push = Push::Subscribe { channel, recoverable, positioned, position: &position, data: &data };
+                self.push(worker, &push);
+            }
+            Effect::PushRefresh { expires, ttl } => self.push(worker, &Push::Refresh { expires, ttl }),
+            Effect::Release { channel, member } => {
+                worker.release_member(&channel, member);
+                worker.flush_dirty_now();
+            }
+            Effect::Join { channel, info } => self.announce(worker, &channel, PresenceEvent::Join(info)).await,
+            Effect::Leave(subscription) => self.leave(worker, &subscription).await,
+            Effect::Close(disconnect) => self.request_close(disconnect),
+        }
+    }
+
+    pub(super) fn reply(self: &Rc<Self>, worker: &Worker, reply: &Reply) {
+        self.encode(worker, |encoding, out| protocol::encode_reply(encoding, reply, out));
+        if let Ok(protocol::ResultBody::Connect(_)) = &reply.result {
+            let mut heartbeat = self.heartbeat.get();
+            heartbeat.connected(worker.clock_ms(), worker.config().relay.heartbeat, fastrand::f64());
+            self.heartbeat.set(heartbeat);
+            worker.remember_user(self);
+        }
+    }
+
+    fn push(self: &Rc<Self>, worker: &Worker, push: &Push<'_>) {
+        self.encode(worker, |encoding, out| protocol::encode_push(encoding, push, out));
+    }
+
+    fn encode(self: &Rc<Self>, worker: &Worker, encode: impl FnOnce(Encoding, &mut Vec<u8>) -> Result<(), NotJson>) {
+        let mut message = Vec::new();
+        if encode(self.encoding, &mut message).is_err() {
+            self.request_close(codes::DISCONNECT_INAPPROPRIATE_PROTOCOL);
+            return;
+        }
+        let mut bytes = Vec::with_capacity(message.len() + 10);
+        frame::write(message_kind(self.encoding), &message, &mut bytes);
+        self.send(worker, bytes);
+    }
+
+    /// Ends a subscription for hub, presence and the others. Store failures are logged and not retried: the lease
+    /// and the broker's own recovery put them right.
+    pub(super) async fn leave(self: &Rc<Self>, worker: &Rc<Worker>, subscription: &Subscription) {
+        worker.detach(&subscription.channel, subscription.member).await;
+        if subscription.presence {
+            let left = worker.presence().leave(worker.holder(), &subscription.channel, &subscription.info.client).await;
+            if let Err(error) = left {
+                tracing::warn!(%error, "presence leave failed");
+            }
+        }
+        if subscription.announce {
+            let info = Arc::clone(&subscription.info);
+            self.announce(worker, &subscription.channel, PresenceEvent::Leave(info)).await;
+        }
+    }
+
+    async fn announce(&self, worker: &Rc<Worker>, channel: &Channel, event: PresenceEvent) {
+        if let Err(error) = worker.broker().publish_presence(channel, event).await {
+            tracing::warn!(%error, "join or leave not announced");
+        }
+    }
+}
+
+pub(in crate::relay) fn message_kind(encoding: Encoding) -> Kind {
+    match encoding {
+        Encoding::Json => Kind::Text,
+        Encoding::Protobuf => Kind::Binary,
+    }
+}

@@ -1,0 +1,51 @@
+//! Limits of the relay that users do not set, each with its reason.
+
+use std::time::Duration;
+
+/// Publications in one recovery or history answer: bounds a reply to a few hundred KiB of usual messages.
+pub const PUBLICATIONS_PER_READ_MAX: usize = 300;
+/// A connection that has not sent a connect command by then is of no use to anyone (3502).
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the peer may take to answer our close frame before the socket is dropped.
+pub const CLOSE_HANDSHAKE: Duration = Duration::from_secs(5);
+/// One read takes at most this much; shared by all connections of a worker.
+pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Frames are copied together into one write up to this size: above it copying costs more than a system call saves.
+pub const WRITE_GATHER_BYTES: usize = 64 * 1024;
+/// Frames in one write; the kernel takes 1,024, but by then the gather limit has been reached.
+pub const WRITE_FRAMES_MAX: usize = 256;
+/// Events that wait for a worker before publishers are made to wait: a round's worth of batching, and little memory.
+pub const MAILBOX_EVENTS_MAX: usize = 64;
+/// Payload bytes that wait for a worker before publishers are made to wait.
+pub const MAILBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Sockets written between two looks at other work of the worker: about half a millisecond.
+pub const FLUSHES_PER_TURN: usize = 64;
+/// Events held back for a member whose subscribe reply is being made; more means it has to recover.
+pub const HELD_EVENTS_MAX: usize = 1_024;
+/// Server-API and hub orders that wait for one connection; a connection that takes none is being closed anyway.
+pub const CONTROLS_MAX: usize = 512;
+/// A publisher waits at most this long for a congested channel: slow readers may delay it, not stop it.
+pub const CONGESTION_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often congested channels are looked at again.
+pub const CONGESTION_LOOK: Duration = Duration::from_millis(20);
+/// Under memory pressure a client may have no more than this waiting, whatever its own limit.
+pub const QUEUE_BYTES_UNDER_PRESSURE: usize = 64 * 1024;
+/// Share of the memory limit for frames on their way out.
+pub const EGRESS_MEMORY_DIVISOR: u64 = 4;
+/// Share of the memory limit for messages on their way in.
+pub const INGRESS_MEMORY_DIVISOR: u64 = 8;
+/// A message below this size needs no reservation of inbound memory.
+pub const UNRESERVED_MESSAGE_BYTES: usize = 4 * 1024;
+/// How long a client may take to send the rest of a message it began, while it holds inbound memory.
+pub const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
+/// Lease of this process in presence, and how often it is renewed.
+pub const PRESENCE_LEASE: Duration = Duration::from_secs(10);
+pub const PRESENCE_RENEW: Duration = Duration::from_secs(3);
+/// HTTP connections that are not (yet) WebSockets; further ones wait in the listen queue.
+pub const HANDSHAKES_MAX: usize = 4_096;
+/// Time for TLS handshake and request head.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Body of a server API request: a batch of some thousand publications.
+pub const API_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// File descriptors kept for listeners, admin and stores when the connection limit is derived from the process limit.
+pub const RESERVED_DESCRIPTORS: usize = 256;

@@ -1,0 +1,99 @@
+//! What other threads hand to a worker: events of its channels, orders for its connections, new sockets.
+//!
+//! Publishers look at [`Mailbox::has_room`] before they publish, so events wait in bounded number. Once published,
+//! an event is never refused: dropping it here would be a silent gap.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::channel::Channel;
+use super::limits::{MAILBOX_BYTES_MAX, MAILBOX_EVENTS_MAX};
+use super::worker::Order;
+use crate::store::Event;
+
+pub enum Item {
+    Event(Channel, Event),
+    Order(Order),
+}
+
+#[derive(Default)]
+pub struct Mailbox {
+    items: Mutex<Vec<Item>>,
+    /// Events and payload bytes not yet through the worker, those it has taken but not written included.
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+    arrived: Notify,
+    room: Notify,
+}
+
+impl Mailbox {
+    pub fn push(&self, item: Item) {
+        if let Item::Event(_, event) = &item {
+            self.events.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(payload_bytes(event), Ordering::Relaxed);
+        }
+        let first = {
+            let mut items = self.items.lock();
+            items.push(item);
+            items.len() == 1
+        };
+        if first {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Waits until there is something, then takes all of it. For the owner only.
+    pub async fn take(&self) -> Vec<Item> {
+        loop {
+            let items = std::mem::take(&mut *self.items.lock());
+            if !items.is_empty() {
+                return items;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// What was taken has been written to the sockets, as far as they took it.
+    pub fn round_done(&self, items: &[Item]) {
+        let mut events = 0;
+        let mut bytes = 0;
+        for item in items {
+            if let Item::Event(_, event) = item {
+                events += 1;
+                bytes += payload_bytes(event);
+            }
+        }
+        if events > 0 {
+            self.events.fetch_sub(events, Ordering::Relaxed);
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.room.notify_waiters();
+        }
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.events.load(Ordering::Relaxed) < MAILBOX_EVENTS_MAX
+            && self.bytes.load(Ordering::Relaxed) < MAILBOX_BYTES_MAX
+    }
+
+    pub async fn wait_for_room(&self) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            // Registered before the look, so that a round ending in between is not missed.
+            room.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            room.await;
+        }
+    }
+}
+
+fn payload_bytes(event: &Event) -> usize {
+    match event {
+        Event::Publication { publication, .. } => publication.data.len(),
+        Event::Join(_) | Event::Leave(_) => 0,
+    }
+}

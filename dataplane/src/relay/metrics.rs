@@ -1,0 +1,101 @@
+//! The relay's metrics, `sluice_relay_*`. Never labelled by account, user or channel.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Why a connection was refused before the upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Refused {
+    Draining,
+    Overload,
+    Connections,
+    Rate,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabel {
+    reason: Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: u16,
+}
+
+#[derive(Debug, Default)]
+pub struct Metrics {
+    connections: Gauge,
+    accepted: Counter,
+    refused: Family<RefusedLabel, Counter>,
+    disconnects: Family<CodeLabel, Counter>,
+    commands: Counter,
+    publications: Counter,
+    deliveries: Counter,
+    received_bytes: Counter,
+    sent_bytes: Counter,
+}
+
+impl Metrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("sluice_relay");
+        registry.register("connections", "Connected clients", metrics.connections.clone());
+        registry.register("connections_accepted", "Connections upgraded", metrics.accepted.clone());
+        registry.register("connections_refused", "Connections refused before the upgrade", metrics.refused.clone());
+        registry.register("disconnects", "Connections ended, by close code", metrics.disconnects.clone());
+        registry.register("commands", "Commands received", metrics.commands.clone());
+        registry.register("publications", "Publications accepted", metrics.publications.clone());
+        registry.register("deliveries", "Messages queued to clients by channels", metrics.deliveries.clone());
+        registry.register_with_unit("received", "Bytes received", Unit::Bytes, metrics.received_bytes.clone());
+        registry.register_with_unit("sent", "Bytes sent", Unit::Bytes, metrics.sent_bytes.clone());
+        metrics
+    }
+
+    pub fn connected(&self) {
+        self.connections.inc();
+        self.accepted.inc();
+    }
+
+    pub fn gone(&self) {
+        self.connections.dec();
+    }
+
+    pub fn refused(&self, reason: Refused) {
+        self.refused.get_or_create(&RefusedLabel { reason }).inc();
+    }
+
+    pub fn disconnected(&self, code: u16) {
+        self.disconnects.get_or_create(&CodeLabel { code: known_code(code) }).inc();
+    }
+
+    pub fn command(&self) {
+        self.commands.inc();
+    }
+
+    pub fn published(&self) {
+        self.publications.inc();
+    }
+
+    pub fn delivered(&self, messages: u64) {
+        self.deliveries.inc_by(messages);
+    }
+
+    pub fn received(&self, bytes: usize) {
+        self.received_bytes.inc_by(bytes as u64);
+    }
+
+    pub fn wrote(&self, bytes: usize) {
+        self.sent_bytes.inc_by(bytes as u64);
+    }
+}
+
+/// Clients and API callers choose codes freely; as labels, codes that are not the relay's own are one.
+fn known_code(code: u16) -> u16 {
+    match code {
+        1000..=1015 | 3000..=3014 | 3500..=3509 => code,
+        _ => 0,
+    }
+}

@@ -1,0 +1,165 @@
+//! What all workers of the process share: configuration, stores, router, counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use sluice_crds::config::GatewayConfig;
+use tokio::sync::watch;
+
+use super::account::Accounts;
+use super::limits::{EGRESS_MEMORY_DIVISOR, INGRESS_MEMORY_DIVISOR, RESERVED_DESCRIPTORS};
+use super::metrics::{Metrics, Refused};
+use super::rate::Bucket;
+use super::router::Router;
+use super::worker::unix_ms;
+use crate::auth::Authenticator;
+use crate::drain::Watcher;
+use crate::pressure::{Level, Pressure};
+use crate::store::{Broker, Holder, Presence};
+
+/// What the relay is made of.
+pub struct Parts {
+    pub config: watch::Receiver<Arc<GatewayConfig>>,
+    pub broker: Arc<dyn Broker>,
+    pub presence: Arc<dyn Presence>,
+    pub router: Arc<Router>,
+    pub pressure: Arc<Pressure>,
+    pub metrics: Metrics,
+    pub drain: Watcher,
+    /// This process in presence and in `info`.
+    pub holder: Holder,
+    /// Open files the process may have; bounds connections when the user set no limit.
+    pub descriptors_max: usize,
+}
+
+pub struct Shared {
+    parts: Parts,
+    authenticator: RwLock<Arc<Authenticator>>,
+    accounts: Arc<Accounts>,
+    /// Upgraded connections and those being upgraded.
+    connections: AtomicUsize,
+    connection_rate: Mutex<Bucket>,
+    started: Instant,
+}
+
+/// A place among the process's connections; dropping it gives it back.
+pub struct Admitted(Arc<Shared>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub fn new(mut parts: Parts, authenticator: Authenticator) -> Arc<Self> {
+        parts.config.mark_unchanged();
+        Arc::new(Self {
+            parts,
+            authenticator: RwLock::new(Arc::new(authenticator)),
+            accounts: Arc::default(),
+            connections: AtomicUsize::new(0),
+            connection_rate: Mutex::default(),
+            started: Instant::now(),
+        })
+    }
+
+    pub fn config(&self) -> Arc<GatewayConfig> {
+        self.parts.config.borrow().clone()
+    }
+
+    pub fn watch_config(&self) -> watch::Receiver<Arc<GatewayConfig>> {
+        self.parts.config.clone()
+    }
+
+    pub fn broker(&self) -> &dyn Broker {
+        &*self.parts.broker
+    }
+
+    pub fn presence(&self) -> &dyn Presence {
+        &*self.parts.presence
+    }
+
+    pub fn holder(&self) -> &Holder {
+        &self.parts.holder
+    }
+
+    pub fn router(&self) -> &Router {
+        &self.parts.router
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    pub fn pressure(&self) -> &Pressure {
+        &self.parts.pressure
+    }
+
+    pub fn drain(&self) -> &Watcher {
+        &self.parts.drain
+    }
+
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
+    }
+
+    pub fn authenticator(&self) -> Arc<Authenticator> {
+        Arc::clone(&self.authenticator.read())
+    }
+
+    pub fn replace_authenticator(&self, authenticator: Authenticator) {
+        *self.authenticator.write() = Arc::new(authenticator);
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Inbound and outbound memory of one worker.
+    pub fn worker_memory_bytes(&self) -> (usize, usize) {
+        let limit = self.parts.pressure.memory_limit_bytes() / self.parts.router.mailboxes().len().max(1) as u64;
+        let part = |divisor: u64| usize::try_from(limit / divisor).unwrap_or(usize::MAX);
+        (part(INGRESS_MEMORY_DIVISOR), part(EGRESS_MEMORY_DIVISOR))
+    }
+
+    /// Before the upgrade: whether one more connection may come in.
+    pub fn admit(self: &Arc<Self>) -> Result<Admitted, Refused> {
+        let config = self.config();
+        let limits = &config.relay.limits;
+        if !self.parts.drain.is_serving() {
+            return Err(Refused::Draining);
+        }
+        if self.parts.pressure.level().sheds_connections() {
+            return Err(Refused::Overload);
+        }
+        let connections_max =
+            limits.connections.unwrap_or(usize::MAX).min(self.parts.descriptors_max.saturating_sub(RESERVED_DESCRIPTORS));
+        // Counted first, so that two at once cannot both take the last place.
+        let admitted = Admitted(Arc::clone(self));
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= connections_max {
+            return Err(Refused::Connections);
+        }
+        if let Some(rate) = limits.connections_per_second
+            && !self.connection_rate.lock().take(rate, unix_ms())
+        {
+            return Err(Refused::Rate);
+        }
+        Ok(admitted)
+    }
+
+    /// When a refused client should come again, in seconds; spread so that they do not come together.
+    pub fn retry_after_seconds(&self, refused: Refused) -> u32 {
+        let level = match refused {
+            Refused::Overload => Level::ShedConnections,
+            Refused::Draining | Refused::Connections | Refused::Rate => self.parts.pressure.level(),
+        };
+        crate::pressure::retry_after_seconds(level, &mut fastrand::Rng::new())
+    }
+}

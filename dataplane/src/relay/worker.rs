@@ -1,0 +1,268 @@
+//! A worker: one thread with its own runtime, its connections and its hub.
+//!
+//! A connection stays on the worker that accepted it, so nothing a delivery touches is shared with another thread.
+//! The worker's deliverer takes all events that have come, appends them to the outboxes of their readers, and writes
+//! every touched socket once: what comes while it writes is taken together in the next round. Under load messages
+//! thus leave many to a write, and without load each leaves at once.
+
+mod deliver;
+mod ingress;
+mod orders;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use slab::Slab;
+use sluice_crds::config::GatewayConfig;
+use tokio::time::Instant;
+
+use self::ingress::Ingress;
+pub use self::orders::{Order, Target};
+use super::account::Seat;
+use super::channel::Channel;
+use super::connection::{self, Connection};
+use super::frame::{self, Kind};
+use super::hub::{Dirty, Hub, Membership};
+use super::limits::{QUEUE_BYTES_UNDER_PRESSURE, READ_BUFFER_BYTES, WRITE_GATHER_BYTES};
+use super::mailbox::Mailbox;
+use super::metrics::Metrics;
+use super::outbox::{Frame, FrameBytes};
+use super::protocol::{self, Encoding, Position, Publication};
+use super::router::Router;
+use super::session::{Env, MemberKey};
+use super::shared::Shared;
+use crate::auth::Authenticator;
+use crate::store::{Broker, Holder, Presence};
+
+/// User of an account.
+type UserKey = (Arc<str>, Arc<str>);
+
+pub struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    /// The configuration as of this worker's last look.
+    config: RefCell<Arc<GatewayConfig>>,
+    hub: RefCell<Hub>,
+    connections: RefCell<Slab<Rc<Connection>>>,
+    users: RefCell<HashMap<UserKey, Vec<Rc<Connection>>, RandomState>>,
+    dirty: RefCell<Dirty>,
+    /// Channels whose publishers wait for this worker's readers.
+    congested: RefCell<Vec<Channel>>,
+    ingress: Ingress,
+    /// Connections waiting for inbound memory, first come first served.
+    ingress_queue: RefCell<std::collections::VecDeque<Rc<Connection>>>,
+    frame_bytes: FrameBytes,
+    frame_bytes_max: usize,
+    read_buffer: RefCell<Box<[u8]>>,
+    write_buffer: RefCell<Vec<u8>>,
+    pings: [Frame; 2],
+    epoch: Instant,
+    /// Frames handed to outboxes since the last look, for metrics.
+    delivered: Cell<u64>,
+}
+
+impl Worker {
+    pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let frame_bytes = FrameBytes::default();
+        let (ingress_bytes, frame_bytes_max) = shared.worker_memory_bytes();
+        Rc::new(Self {
+            index,
+            mailbox: Arc::clone(&shared.router().mailboxes()[index]),
+            config: RefCell::new(shared.config()),
+            shared,
+            hub: RefCell::new(Hub::new(Rc::clone(&frame_bytes))),
+            connections: RefCell::default(),
+            users: RefCell::default(),
+            dirty: RefCell::default(),
+            congested: RefCell::default(),
+            ingress: Ingress::new(ingress_bytes),
+            ingress_queue: RefCell::default(),
+            pings: [Encoding::Json, Encoding::Protobuf].map(|encoding| {
+                let mut bytes = Vec::new();
+                frame::write(connection::message_kind(encoding), protocol::ping(encoding), &mut bytes);
+                Frame::new(bytes, &frame_bytes)
+            }),
+            frame_bytes,
+            frame_bytes_max,
+            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
+            write_buffer: RefCell::new(Vec::with_capacity(WRITE_GATHER_BYTES)),
+            epoch: Instant::now(),
+            delivered: Cell::new(0),
+        })
+    }
+
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub fn config(&self) -> Arc<GatewayConfig> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    pub fn broker(&self) -> &dyn Broker {
+        self.shared.broker()
+    }
+
+    pub fn presence(&self) -> &dyn Presence {
+        self.shared.presence()
+    }
+
+    pub fn holder(&self) -> &Holder {
+        self.shared.holder()
+    }
+
+    pub fn router(&self) -> &Router {
+        self.shared.router()
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        self.shared.metrics()
+    }
+
+    pub fn authenticator(&self) -> Arc<Authenticator> {
+        self.shared.authenticator()
+    }
+
+    pub fn frame_bytes(&self) -> &FrameBytes {
+        &self.frame_bytes
+    }
+
+    pub fn ping_frame(&self, encoding: Encoding) -> Frame {
+        self.pings[usize::from(encoding == Encoding::Protobuf)].clone()
+    }
+
+    pub fn read_buffer(&self) -> RefMut<'_, Box<[u8]>> {
+        self.read_buffer.borrow_mut()
+    }
+
+    pub fn write_buffer(&self) -> RefMut<'_, Vec<u8>> {
+        self.write_buffer.borrow_mut()
+    }
+
+    /// Milliseconds of this worker's monotonic clock.
+    pub fn clock_ms(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    pub fn instant(&self, clock_ms: u64) -> Instant {
+        connection::instant(self.epoch, clock_ms)
+    }
+
+    pub fn unix_seconds(&self) -> u64 {
+        unix_ms() / 1_000
+    }
+
+    /// What one client may have waiting: less when the frames of all take too much memory.
+    pub fn queue_bytes_max(&self) -> usize {
+        let limit = self.config.borrow().relay.limits.queue_bytes_per_client;
+        if self.frame_bytes.get() > self.frame_bytes_max { limit.min(QUEUE_BYTES_UNDER_PRESSURE) } else { limit }
+    }
+
+    /// Runs a decision of the connection's session with what it may look at.
+    pub fn with_env<T>(&self, connection: &Connection, decide: impl FnOnce(&Env<'_>) -> T) -> T {
+        let config = self.config.borrow();
+        let seat = connection.seat();
+        decide(&Env {
+            relay: &config.relay,
+            now_ms: unix_ms(),
+            shed_queries: self.shared.pressure().level().sheds_queries(),
+            account: seat.as_ref().map(Seat::state),
+        })
+    }
+
+    pub fn enter_account(&self, account: &Arc<str>) -> Option<Seat> {
+        let limit = self.config.borrow().relay.limits.connections_per_account;
+        self.shared.accounts().enter(account, limit)
+    }
+
+    pub fn register(&self, connection: &Rc<Connection>) -> usize {
+        self.shared.metrics().connected();
+        self.connections.borrow_mut().insert(Rc::clone(connection))
+    }
+
+    pub fn unregister(&self, key: usize) {
+        self.connections.borrow_mut().try_remove(key);
+        self.shared.metrics().gone();
+    }
+
+    pub fn remember_user(&self, connection: &Rc<Connection>) {
+        if let Some(user) = connection.user_key() {
+            self.users.borrow_mut().entry(user).or_insert_with(|| Vec::with_capacity(1)).push(Rc::clone(connection));
+        }
+    }
+
+    /// To be called before the session ends: afterwards the user is not known any more.
+    pub fn forget_user(&self, connection: &Rc<Connection>) {
+        let Some(user) = connection.user_key() else { return };
+        let mut users = self.users.borrow_mut();
+        if let Some(connections) = users.get_mut(&user) {
+            connections.retain(|known| !Rc::ptr_eq(known, connection));
+            if connections.is_empty() {
+                users.remove(&user);
+            }
+        }
+    }
+
+    pub fn attach(&self, channel: &Channel, wants: Membership) -> (MemberKey, i64) {
+        self.hub.borrow_mut().attach(channel, wants)
+    }
+
+    pub fn follow(&self, channel: &Channel, member: MemberKey, at: Option<Position>, sent: Option<&Publication>) {
+        self.hub.borrow_mut().follow(channel, member, at, sent);
+    }
+
+    pub fn release_member(&self, channel: &Channel, member: MemberKey) {
+        let queue_bytes_max = self.queue_bytes_max();
+        self.hub.borrow_mut().release(channel, member, queue_bytes_max, &mut self.dirty.borrow_mut());
+    }
+
+    /// Takes a member that `Router::join` counted out of hub and interest.
+    pub async fn detach(&self, channel: &Channel, member: MemberKey) {
+        self.hub.borrow_mut().detach(channel, member);
+        let has_members = || self.hub.borrow().has_members(channel);
+        if let Err(error) = self.router().leave(self.index, channel, &has_members, self.broker()).await {
+            tracing::warn!(%error, "broker unsubscribe failed");
+        }
+    }
+
+    pub fn ingress(&self) -> &Ingress {
+        &self.ingress
+    }
+
+    /// The connection reads on when there is inbound memory for its message.
+    pub fn wait_for_ingress(&self, connection: &Rc<Connection>) {
+        self.ingress_queue.borrow_mut().push_back(Rc::clone(connection));
+    }
+
+    pub fn release_ingress(&self, bytes: usize) {
+        self.ingress.release(bytes);
+        let mut queue = self.ingress_queue.borrow_mut();
+        while let Some(connection) = queue.front() {
+            if let Some(wanted) = connection.wanted_bytes() {
+                if !self.ingress.reserve(wanted) {
+                    break;
+                }
+                connection.resume(wanted);
+            }
+            queue.pop_front();
+        }
+    }
+}
+
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The two kinds of message frame, for building frames outside of connections.
+pub fn kind(encoding: Encoding) -> Kind {
+    connection::message_kind(encoding)
+}

@@ -1,0 +1,133 @@
+//! The worker's tasks: delivery, congestion, loop delay, configuration, drain.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::Worker;
+use crate::drain::{Watcher, pace};
+use crate::relay::codes;
+use crate::relay::hub::Dirty;
+use crate::relay::limits::{CONGESTION_LOOK, FLUSHES_PER_TURN, MAILBOX_EVENTS_MAX};
+use crate::relay::mailbox::Item;
+
+/// How often the worker's own lateness is measured.
+const LOOP_PROBE: Duration = Duration::from_millis(100);
+/// How often a draining worker closes its next share of connections.
+const DRAIN_STEP: Duration = Duration::from_millis(50);
+
+impl Worker {
+    /// Delivers events and carries out orders, for as long as the worker lives.
+    pub async fn deliver(self: Rc<Self>) {
+        loop {
+            let items = self.mailbox.take().await;
+            for round in items.chunks(MAILBOX_EVENTS_MAX) {
+                for item in round {
+                    match item {
+                        Item::Event(channel, event) => self.deliver_event(channel, event),
+                        Item::Order(order) => self.obey(order),
+                    }
+                }
+                self.flush_dirty().await;
+                self.mailbox.round_done(round);
+                self.metrics().delivered(self.delivered.take());
+            }
+        }
+    }
+
+    fn deliver_event(&self, channel: &crate::relay::channel::Channel, event: &crate::store::Event) {
+        let queue_bytes_max = self.queue_bytes_max();
+        let delivered =
+            self.hub.borrow_mut().deliver(channel, event, queue_bytes_max, &mut self.dirty.borrow_mut());
+        self.delivered.set(self.delivered.get() + delivered.frames as u64);
+        if delivered.congested {
+            let mut congested = self.congested.borrow_mut();
+            if !congested.contains(channel) {
+                congested.push(channel.clone());
+                self.router().congestion().set(self.index, channel);
+            }
+        }
+    }
+
+    /// Writes every touched socket once, letting other work of the thread in between.
+    async fn flush_dirty(&self) {
+        let mut turn = 0;
+        loop {
+            let Some(connection) = self.dirty.borrow_mut().pop_front() else { break };
+            connection.flush(self);
+            turn += 1;
+            if turn % FLUSHES_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut dirty = self.dirty.borrow_mut();
+        if dirty.is_empty() && dirty.capacity() > FLUSHES_PER_TURN * 16 {
+            *dirty = Dirty::new();
+        }
+    }
+
+    /// Looks at congested channels until their readers have caught up.
+    pub async fn watch_congestion(self: Rc<Self>) {
+        let mut ticks = interval(CONGESTION_LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if self.congested.borrow().is_empty() {
+                continue;
+            }
+            let queue_bytes_max = self.queue_bytes_max();
+            let hub = self.hub.borrow();
+            self.congested.borrow_mut().retain(|channel| {
+                let still = hub.congested(channel, queue_bytes_max);
+                if !still {
+                    self.router().congestion().clear(self.index, channel);
+                }
+                still
+            });
+        }
+    }
+
+    /// Tells how late a timer of this thread fires: the event-loop delay.
+    pub async fn probe(self: Rc<Self>) {
+        loop {
+            let due = Instant::now() + LOOP_PROBE;
+            tokio::time::sleep_until(due).await;
+            self.shared.pressure().record_loop_delay(self.index, due.elapsed());
+            self.shared.pressure().record_egress(self.index, self.frame_bytes.get() as u64);
+        }
+    }
+
+    /// Keeps the worker's configuration current.
+    pub async fn follow_config(self: Rc<Self>) {
+        let mut changes = self.shared.watch_config();
+        while changes.changed().await.is_ok() {
+            self.config.replace(changes.borrow_and_update().clone());
+        }
+    }
+
+    /// Closes this worker's connections evenly over the drain time. Ends when all are gone, at the latest with the
+    /// process.
+    pub async fn drain(self: Rc<Self>, mut watcher: Watcher) {
+        let (started, until) = watcher.draining().await;
+        let connections: Vec<_> = self.connections.borrow().iter().map(|(_, connection)| Rc::clone(connection)).collect();
+        let due = pace(connections.len(), until.saturating_duration_since(started));
+        let mut closed = 0;
+        while closed < connections.len() {
+            let until_now = due(started.elapsed()).min(connections.len());
+            for connection in &connections[closed..until_now] {
+                connection.request_close(codes::DISCONNECT_SHUTDOWN);
+            }
+            closed = until_now;
+            tokio::time::sleep(DRAIN_STEP).await;
+        }
+        drop(connections);
+        // Latecomers were past the accept when the drain began.
+        while !self.connections.borrow().is_empty() {
+            for (_, connection) in &*self.connections.borrow() {
+                connection.request_close(codes::DISCONNECT_SHUTDOWN);
+            }
+            tokio::time::sleep(DRAIN_STEP).await;
+        }
+    }
+}
