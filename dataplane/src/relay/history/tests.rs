@@ -79,10 +79,12 @@ fn recovered_only_when_all_was_read() {
     }
 }
 
+/// Recovered, top, collected, merged.
+type Merge<'a> = (&'a [u64], u64, &'a [u64], Option<&'a [u64]>);
+
 #[test]
 fn merge_drops_doubles_and_finds_gaps() {
-    let cases: &[(&[u64], u64, &[u64], Option<&[u64]>)] = &[
-        // recovered, top, collected, merged
+    let cases: &[Merge<'_>] = &[
         (&[], 0, &[], Some(&[])),
         (&[], 5, &[], Some(&[])),
         (&[], 5, &[4, 5], Some(&[])),

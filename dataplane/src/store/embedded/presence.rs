@@ -381,3 +381,13 @@ fn count(len: usize) -> u32 {
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+/// Slots of the tables: a channel, a client of a large channel, a user of a large channel.
+#[cfg(test)]
+pub(super) const fn slot_bytes() -> (usize, usize, usize) {
+    (
+        size_of::<(Channel, Clients)>(),
+        size_of::<Entry>(),
+        size_of::<(Arc<str>, u32)>(),
+    )
+}
