@@ -1,13 +1,18 @@
 //! Contracts for the state that data planes share: [`Broker`] and [`Presence`].
 //!
-//! Two implementations must pass the same suite in `conformance`. All methods are safe to retry unless they say
-//! otherwise.
+//! Every sentence here is a promise that callers rely on, and has a case in `conformance`, the suite that every
+//! implementation must pass. All methods are safe to retry unless they say otherwise. Nothing here knows clients,
+//! permissions or encodings; a channel of one account is a stranger to the same name in another.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use thiserror::Error;
+
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod embedded;
 
 use crate::relay::channel::Channel;
 use crate::relay::protocol::{ClientInfo, Payload, Position, Publication, Tags};
@@ -40,7 +45,8 @@ pub enum Event {
 
 /// Receives events of the channels this process subscribed to.
 ///
-/// Called under the broker's per-channel order, so it must be quick and must not call the broker.
+/// Called under the broker's per-channel order, so it must be quick and must not call the broker. Calls for different
+/// channels may come at the same time.
 pub trait EventSink: Send + Sync {
     fn deliver(&self, channel: &Channel, event: Event);
 }
@@ -55,18 +61,21 @@ pub struct NewPublication {
 
 #[derive(Debug, Clone, Default)]
 pub struct PublishOptions {
-    /// `None`: deliver only, keep nothing.
+    /// `None`, or a size or ttl of zero: deliver only, keep nothing.
     pub history: Option<Retention>,
-    /// A second publish with the same key within the idempotency window has no effect and gets the first answer.
+    /// A second publish to the channel with the same key within [`IDEMPOTENCY_WINDOW`] has no effect and gets the
+    /// first answer, as `suppressed`. A publish that its version suppressed leaves its key unused.
     pub idempotency_key: Option<Arc<str>>,
-    /// Suppress the publication unless the version is above the stream's last (0: no check).
+    /// Suppress the publication unless the version is above the stream's last one. 0: no check, and the stream's
+    /// version stays. Without history there is no stream, and so no check.
     pub version: u64,
-    /// A new version epoch accepts any version.
+    /// A version epoch other than the stream's accepts any version. Empty: the stream's.
     pub version_epoch: Arc<str>,
     pub delta: bool,
 }
 
-/// How much of a stream is kept.
+/// How much of a stream is kept: the newest `size` publications, all of them until `ttl` after the last publish.
+/// An implementation may keep less when its memory is short, oldest first; offsets tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     pub size: u32,
@@ -75,13 +84,13 @@ pub struct Retention {
 
 /// How long a publish with an idempotency key is remembered.
 pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(300);
-/// How long offset and epoch of a stream outlive its last publication.
+/// How long offset and epoch of a stream outlive its last publication or read. Then it starts again with a new epoch.
 pub const STREAM_META_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What became of a publish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Published {
-    /// `None` without history.
+    /// The stream's position after it; `None` without history.
     pub position: Option<Position>,
     /// The idempotency key was known or the version too low: nothing was added.
     pub suppressed: bool,
@@ -89,7 +98,8 @@ pub struct Published {
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReadOptions {
-    /// Forward: publications after this offset. Reverse: publications before it. Its epoch, when not empty, must
+    /// Forward: publications after this offset, oldest first. Reverse: publications before it, newest first. What
+    /// is no longer kept is left out, which shows in the offsets. Its epoch, when not empty, must
     /// be the stream's, else [`StoreError::UnrecoverablePosition`].
     pub since: Option<Position>,
     /// 0: position only. `None`: all.
@@ -109,7 +119,8 @@ pub struct StreamRead {
 pub trait Broker: Send + Sync {
     /// Appends to the stream (with history) and hands the event to every subscribed process, atomically: an
     /// event's offset follows its predecessor's without a gap, and a reader that sees offset n can read 1..=n
-    /// within the retention. Without an idempotency key a retry may publish twice.
+    /// within the retention. The first publication of a stream carries the epoch. Without an idempotency key a retry
+    /// may publish twice.
     async fn publish(
         &self,
         channel: &Channel,
@@ -118,11 +129,17 @@ pub trait Broker: Send + Sync {
     ) -> Result<Published, StoreError>;
 
     /// Join and leave events: delivered at most once, never stored.
-    async fn publish_presence(&self, channel: &Channel, event: PresenceEvent) -> Result<(), StoreError>;
+    /// A channel without subscription costs no delivery.
+    async fn publish_presence(
+        &self,
+        channel: &Channel,
+        event: PresenceEvent,
+    ) -> Result<(), StoreError>;
 
     /// After it returns, every later event of the channel reaches the sink of this process.
     async fn subscribe(&self, channel: &Channel) -> Result<(), StoreError>;
 
+    /// After it returns, no event of the channel reaches the sink of this process. Other processes keep theirs.
     async fn unsubscribe(&self, channel: &Channel) -> Result<(), StoreError>;
 
     /// Reads from a stream. An absent stream is made (offset 0, new epoch), so that its position can be recovered.
@@ -163,18 +180,31 @@ pub struct PresenceCount {
 /// Who is in a channel, over all processes. Cost of keeping it alive grows with processes, not with clients.
 #[async_trait]
 pub trait Presence: Send + Sync {
-    /// Starts or renews the holder's lease: its entries stay visible until `ttl` from now.
+    /// Starts or renews the holder's lease: its entries stay visible until `ttl` from now. Entries that were hidden
+    /// and not reaped yet are visible again.
     async fn renew(&self, holder: &Holder, ttl: Duration) -> Result<(), StoreError>;
 
-    /// Adds or replaces the entry of `info.client`.
-    async fn join(&self, holder: &Holder, channel: &Channel, info: Arc<ClientInfo>) -> Result<(), StoreError>;
+    /// Adds or replaces the entry of `info.client`, whoever held it. Without a lease the entry is hidden.
+    async fn join(
+        &self,
+        holder: &Holder,
+        channel: &Channel,
+        info: Arc<ClientInfo>,
+    ) -> Result<(), StoreError>;
 
-    /// Removes the entry of a client; an absent one is no error. Returns whether it was there.
-    async fn leave(&self, holder: &Holder, channel: &Channel, client: &str) -> Result<bool, StoreError>;
+    /// Removes the entry of a client; an absent one is no error. Returns whether it was there. An entry that
+    /// another holder has taken over stays.
+    async fn leave(
+        &self,
+        holder: &Holder,
+        channel: &Channel,
+        client: &str,
+    ) -> Result<bool, StoreError>;
 
     /// Entries whose holder's lease is alive, in no order.
     async fn list(&self, channel: &Channel) -> Result<Vec<Arc<ClientInfo>>, StoreError>;
 
+    /// How long [`Presence::list`] would be, and how many users are in it. Much cheaper than the list.
     async fn count(&self, channel: &Channel) -> Result<PresenceCount, StoreError>;
 
     /// Removes entries of ended leases, each returned to exactly one caller (who publishes the leave events).
