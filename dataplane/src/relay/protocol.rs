@@ -4,9 +4,17 @@
 //! else in the relay knows an encoding. Payloads (`data`, `info`) are raw JSON for JSON clients and opaque bytes
 //! for Protobuf clients, and pass through untouched.
 
+mod codec;
+mod json;
+mod protobuf;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use codec::{Commands, DecodeError, NotJson, encode_push, encode_reply, json_string, ping};
 
 /// The encoding a connection chose at the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,16 +50,35 @@ pub enum Request {
     Empty,
     Connect(ConnectRequest),
     Subscribe(SubscribeRequest),
-    Unsubscribe { channel: String },
-    Publish { channel: String, data: Payload },
-    Presence { channel: String },
-    PresenceStats { channel: String },
+    Unsubscribe {
+        channel: String,
+    },
+    Publish {
+        channel: String,
+        data: Payload,
+    },
+    Presence {
+        channel: String,
+    },
+    PresenceStats {
+        channel: String,
+    },
     History(HistoryRequest),
     Ping,
-    Send { data: Payload },
-    Rpc { method: String, data: Payload },
-    Refresh { token: String },
-    SubRefresh { channel: String, token: String },
+    Send {
+        data: Payload,
+    },
+    Rpc {
+        method: String,
+        data: Payload,
+    },
+    Refresh {
+        token: String,
+    },
+    SubRefresh {
+        channel: String,
+        token: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -157,12 +184,23 @@ pub enum ResultBody {
     Unsubscribe,
     Publish,
     Presence(Vec<Arc<ClientInfo>>),
-    PresenceStats { num_clients: u32, num_users: u32 },
-    History { publications: Vec<Publication>, position: Position },
+    PresenceStats {
+        num_clients: u32,
+        num_users: u32,
+    },
+    History {
+        publications: Vec<Publication>,
+        position: Position,
+    },
     Ping,
-    Rpc { data: Payload },
+    Rpc {
+        data: Payload,
+    },
     Refresh(RefreshResult),
-    SubRefresh { expires: bool, ttl: u32 },
+    SubRefresh {
+        expires: bool,
+        ttl: u32,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -216,13 +254,37 @@ pub enum ChannelRef<'a> {
 /// A message the server sends by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Push<'a> {
-    Publication { channel: ChannelRef<'a>, publication: &'a Publication },
-    Join { channel: ChannelRef<'a>, info: &'a ClientInfo },
-    Leave { channel: ChannelRef<'a>, info: &'a ClientInfo },
-    Unsubscribe { channel: ChannelRef<'a>, code: u32, reason: &'a str },
+    Publication {
+        channel: ChannelRef<'a>,
+        publication: &'a Publication,
+    },
+    Join {
+        channel: ChannelRef<'a>,
+        info: &'a ClientInfo,
+    },
+    Leave {
+        channel: ChannelRef<'a>,
+        info: &'a ClientInfo,
+    },
+    Unsubscribe {
+        channel: ChannelRef<'a>,
+        code: u32,
+        reason: &'a str,
+    },
     /// A server-side subscription has begun.
-    Subscribe { channel: &'a str, recoverable: bool, positioned: bool, position: &'a Position, data: &'a Payload },
+    Subscribe {
+        channel: &'a str,
+        recoverable: bool,
+        positioned: bool,
+        position: &'a Position,
+        data: &'a Payload,
+    },
     /// A message outside of channels.
-    Message { data: &'a Payload },
-    Refresh { expires: bool, ttl: u32 },
+    Message {
+        data: &'a Payload,
+    },
+    Refresh {
+        expires: bool,
+        ttl: u32,
+    },
 }
