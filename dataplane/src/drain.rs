@@ -127,18 +127,22 @@ impl Drain {
     /// Starts the drain on SIGTERM or SIGINT; the future ends with the second signal, which means: end now.
     ///
     /// Signals are caught from this call on, polled or not. `timeout` is asked when the first signal comes.
-    pub fn signals(&self, timeout: impl Fn() -> Duration) -> io::Result<impl Future<Output = ()>> {
+    pub fn signals<F>(&self, timeout: F) -> io::Result<impl Future<Output = ()> + Send + use<F>>
+    where
+        F: Fn() -> Duration + Send,
+    {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let drain = self.clone();
         Ok(async move {
             let name = either(&mut terminate, &mut interrupt).await;
             let timeout = timeout();
+            let timeout_s = timeout.as_secs_f64();
             info!(
                 signal = name,
-                timeout_s = timeout.as_secs_f64(),
-                "draining; a second signal ends at once"
+                timeout_s, "draining; a second signal ends at once"
             );
-            self.start(timeout);
+            drain.start(timeout);
             let name = either(&mut terminate, &mut interrupt).await;
             warn!(
                 signal = name,

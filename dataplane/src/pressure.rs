@@ -28,7 +28,7 @@ mod assessor;
 #[repr(u8)]
 pub enum Level {
     Normal = 0,
-    /// Presence and history queries are answered with a temporary error.
+    /// Server-list queries get a temporary error.
     ShedQueries = 1,
     /// New connections get 503 with Retry-After as well.
     ShedConnections = 2,

@@ -122,11 +122,11 @@ fn log_panics() {
             .map(ToString::to_string)
             .unwrap_or_default();
         let thread = std::thread::current();
+        let text = panic.payload_as_str().unwrap_or("no text");
         tracing::error!(
             thread = thread.name().unwrap_or("unnamed"),
             location,
-            message = panic.payload_as_str().unwrap_or("panic without a text"),
-            "panic"
+            "panic: {text}"
         );
     }));
 }
