@@ -75,10 +75,6 @@ impl Walk<'_> {
             ("array", Value::Array(items)) => Value::Array(self.list(schema, items, path)),
             ("object" | "array", other) => {
                 let wanted = scalar::wanted(schema, path);
-                    "fields"
-                } else {
-                    "a list"
-                };
                 self.report(
                     path,
                     format!("{} stands here", name_of(other)),

@@ -116,8 +116,11 @@ pub(super) fn wanted(schema: &Value, path: &str) -> String {
         "array" => "a list".to_owned(),
         "object" => {
             let properties = schema.get("properties").and_then(Value::as_object);
-            let fields: Vec<String> =
-                properties.into_iter().flat_map(|fields| fields.keys()).map(|field| format!("{field}: ...")).collect();
+            let fields: Vec<String> = properties
+                .into_iter()
+                .flat_map(|fields| fields.keys())
+                .map(|field| format!("{field}: ..."))
+                .collect();
             format!("{{{}}}", fields.join(", "))
         }
         _ => match schema.get("pattern").and_then(Value::as_str) {
