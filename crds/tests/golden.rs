@@ -1,5 +1,7 @@
 //! Manifests in `tests/resolve` against what they resolve to; `UPDATE_GOLDEN=1` rewrites. And the examples.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panic")]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};

@@ -1,5 +1,7 @@
 //! Certificates and keys from mounted directories, and noticing that files changed.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
