@@ -127,7 +127,7 @@ fn start_relay(
         router,
         pressure: Arc::clone(&pressure),
         metrics: Metrics::register(registry),
-        drain: drain.subscribe(),
+        drain: drain.clone(),
         holder: Holder(uuid::Uuid::new_v4().to_string().into()),
         descriptors_max: resources::descriptor_limit(),
     };

@@ -146,7 +146,7 @@ fn run_worker(index: usize, shared: Arc<Shared>) {
         }
     };
     let tasks = LocalSet::new();
-    let drain = shared.drain().clone();
+    let drain = shared.drain().subscribe();
     let worker = Worker::new(index, shared);
     tasks.spawn_local(std::rc::Rc::clone(&worker).watch_congestion());
     tasks.spawn_local(std::rc::Rc::clone(&worker).probe());

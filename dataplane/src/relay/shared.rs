@@ -15,7 +15,7 @@ use super::rate::Bucket;
 use super::router::Router;
 use super::worker::unix_ms;
 use crate::auth::Authenticator;
-use crate::drain::Watcher;
+use crate::drain::Drain;
 use crate::pressure::{Level, Pressure};
 use crate::store::{Broker, Holder, Presence};
 
@@ -27,7 +27,7 @@ pub struct Parts {
     pub router: Arc<Router>,
     pub pressure: Arc<Pressure>,
     pub metrics: Metrics,
-    pub drain: Watcher,
+    pub drain: Drain,
     /// This process in presence and in `info`.
     pub holder: Holder,
     /// Open files the process may have; bounds connections when the user set no limit.
@@ -107,7 +107,7 @@ impl Shared {
         &self.parts.pressure
     }
 
-    pub fn drain(&self) -> &Watcher {
+    pub fn drain(&self) -> &Drain {
         &self.parts.drain
     }
 
