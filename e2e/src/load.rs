@@ -1,6 +1,6 @@
 //! The load generator: many WebSocket clients in one cheap process.
 //!
-//! `sluice-load` is one worker process. It connects its clients, prints `{"event":"ready",...}`, waits for `go` on
+//! `sluice-load` is one worker process. It connects its clients, prints `{"ready":...}`, waits for `go` on
 //! standard input, does what its mode says until its time is over (or `stop` comes), and prints one `Report` as JSON.
 //! Reports of several workers add up, so an orchestrator (`bench`) gets past the descriptor limit of one process.
 //!

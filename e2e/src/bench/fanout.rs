@@ -86,7 +86,7 @@ const FANOUT: [Case; 9] = [
     case(1, 1_000, 16 * 1024, Pace::Window(1)),
 ];
 /// `subscribers` is the number of clients here.
-const PAIRS: [Case; 1] = [case(200, 200, 128, Pace::Pairs)];
+const PAIRS: [Case; 1] = [case(1, 200, 128, Pace::Pairs)];
 
 /// Runs the fan-out cases.
 pub fn fanout(run: &Run) -> Result<()> {

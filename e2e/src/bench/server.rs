@@ -152,11 +152,16 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        if self.kind == Kind::Nchan {
-            // The master only watches; its one worker serves.
-            self.pid = *process::children(self.child.id())?
+        // The master listens before it has its one worker; the worker serves, so the worker is measured.
+        while self.kind == Kind::Nchan && self.pid == self.child.id() {
+            if Instant::now() > deadline {
+                bail!("nginx has no worker");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            self.pid = process::children(self.child.id())?
                 .first()
-                .context("nginx has no worker")?;
+                .copied()
+                .unwrap_or(self.pid);
         }
         Ok(())
     }

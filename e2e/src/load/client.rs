@@ -78,6 +78,8 @@ pub struct Dial {
     pub source: Option<IpAddr>,
     /// The protocol.
     pub dialect: Dialect,
+    /// Room for unsent bytes in the kernel, where the kernel's own choice is too much.
+    pub send_buffer_bytes: Option<u32>,
     /// The worker's read buffer.
     pub buffer: Buffer,
 }
@@ -149,6 +151,9 @@ impl Dial {
         if let Some(source) = self.source {
             socket.bind(SocketAddr::new(source, 0))?;
         }
+        if let Some(bytes) = self.send_buffer_bytes {
+            socket.set_send_buffer_size(bytes)?;
+        }
         let mut stream = socket.connect(self.server).await?;
         stream.set_nodelay(true)?;
         let request = format!(
@@ -192,34 +197,29 @@ impl Client {
     pub async fn read(&mut self, mut each: impl FnMut(Line)) -> Result<Read, Ended> {
         poll_fn(|context| {
             let mut buffer = self.buffer.0.borrow_mut();
-            // Bytes that came with the upgrade response or were left over go in front of what is read now.
-            let kept = self.partial.len();
-            if buffer.len() < kept * 2 {
-                buffer.resize_with_zeros(kept * 4);
-            }
-            let mut into = ReadBuf::new(&mut buffer[kept..]);
+            let mut into = ReadBuf::new(&mut buffer);
             std::task::ready!(Pin::new(&mut self.read).poll_read(context, &mut into))?;
-            let bytes = into.filled().len();
-            if bytes == 0 {
+            let fresh = into.filled();
+            if fresh.is_empty() {
                 return std::task::Poll::Ready(Err(Ended::Eof));
             }
-            buffer[..kept].copy_from_slice(&self.partial);
             let mut found = Read {
-                bytes,
+                bytes: fresh.len(),
                 ..Read::default()
             };
-            let taken = take_frames(self.dialect, &buffer[..kept + bytes], &mut found, &mut each);
-            self.partial.clear();
-            let left = &buffer[..kept + bytes];
-            self.partial.extend_from_slice(
-                left.get(*taken.as_ref().unwrap_or(&0)..)
-                    .unwrap_or_default(),
-            );
+            if self.partial.is_empty() {
+                let taken = take_frames(self.dialect, fresh, &mut found, &mut each)?;
+                self.partial.extend_from_slice(&fresh[taken..]);
+            } else {
+                self.partial.extend_from_slice(fresh);
+                let taken = take_frames(self.dialect, &self.partial, &mut found, &mut each)?;
+                self.partial.drain(..taken);
+            }
             if self.partial.is_empty() {
                 // An idle connection keeps no memory.
                 self.partial = Vec::new();
             }
-            std::task::Poll::Ready(taken.map(|_| found))
+            std::task::Poll::Ready(Ok(found))
         })
         .await
     }
@@ -261,21 +261,11 @@ fn take_frames(
                 {
                     match dialect.recognise(line) {
                         Line::Ping => found.pings += 1,
-                        other => each(other),
+                        other @ (Line::Delivery(_) | Line::Reply(..) | Line::Other) => each(other),
                     }
                 }
             }
         }
     }
     Ok(at)
-}
-
-trait Resize {
-    fn resize_with_zeros(&mut self, length: usize);
-}
-
-impl Resize for Box<[u8]> {
-    fn resize_with_zeros(&mut self, length: usize) {
-        *self = vec![0; length].into_boxed_slice();
-    }
 }

@@ -10,7 +10,7 @@ use super::report::Report;
 
 /// What a worker says, one JSON object per line.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
 pub enum Event {
     /// All clients that could connect have connected.
     Ready {

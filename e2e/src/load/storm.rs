@@ -13,6 +13,10 @@ use super::clock::now_ns;
 use super::frame;
 use super::worker::Worker;
 
+/// What a storming client may have unsent in the kernel: two messages. The kernel itself would take megabytes from each
+/// of the many clients, and the machine would run out of memory before the server is tried.
+pub const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+
 /// Storms from `go` until the connection ends.
 pub async fn client(
     worker: Rc<Worker>,
@@ -28,16 +32,18 @@ pub async fn client(
             .args
             .channel(index + worker.args.first)
             .unwrap_or_default();
-        let mut message = Vec::new();
+        // Prepared once, so that the generator's own work stays small; all of it carries the storm's beginning as stamp.
+        let text = worker
+            .args
+            .dialect
+            .publish(3, &channel, worker.args.size, now_ns());
+        let mut message = Vec::with_capacity(text.len() + 16);
+        frame::encode(frame::TEXT, text.as_bytes(), &mut message);
         loop {
-            message.clear();
-            let text = worker
-                .args
-                .dialect
-                .publish(3, &channel, worker.args.size, now_ns());
-            frame::encode(frame::TEXT, text.as_bytes(), &mut message);
             sender.lock().await.write_all(&message).await?;
             worker.report.borrow_mut().published += 1;
+            // Or one client would fill its socket before another reads its own.
+            tokio::task::yield_now().await;
         }
     };
     let receiving = async {

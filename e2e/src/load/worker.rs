@@ -54,6 +54,7 @@ impl Worker {
             server: args.server,
             source: args.source,
             dialect: args.dialect,
+            send_buffer_bytes: (args.mode == Mode::Storm).then_some(storm::SEND_BUFFER_BYTES),
             buffer: Buffer::default(),
         };
         let worker = Rc::new(Self {
