@@ -50,6 +50,9 @@ impl Histogram {
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> u64 {
         let wanted = (quantile * self.count as f64).ceil() as u64;
+        if wanted >= self.count {
+            return self.max;
+        }
         let mut seen = 0;
         for (bucket, count) in &self.buckets {
             seen += count;
