@@ -1,0 +1,123 @@
+//! The load generator's processes, as many as a case needs.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::server::Server;
+use crate::load::control::Event;
+use crate::load::report::Report;
+
+/// Connections one worker holds: below the 20,000 descriptors a process may have here, with several per machine core.
+const CLIENTS_PER_WORKER: usize = 9_000;
+
+/// Workers of one kind that together are so many clients.
+pub struct Workers(Vec<Worker>);
+
+struct Worker {
+    child: Child,
+    orders: ChildStdin,
+    events: BufReader<ChildStdout>,
+}
+
+impl Workers {
+    /// Starts workers for `clients` clients in `mode` against `server` and waits until they are connected.
+    pub fn start(
+        server: &Server,
+        mode: &str,
+        clients: usize,
+        more: &[(&str, String)],
+    ) -> Result<Self> {
+        let program = std::env::current_exe()?.with_file_name("sluice-load");
+        let mut workers = Vec::new();
+        let mut first = 0;
+        while first < clients {
+            let here = (clients - first).min(CLIENTS_PER_WORKER);
+            let mut command = Command::new(&program);
+            command
+                .arg(mode)
+                .args(["--server", &server.address.to_string()]);
+            command.args([
+                "--clients",
+                &here.to_string(),
+                "--first",
+                &first.to_string(),
+            ]);
+            let dialect = format!("{:?}", server.kind.dialect()).to_lowercase();
+            command.args(["--dialect", &dialect]);
+            for (name, value) in more {
+                command.args([format!("--{name}").as_str(), value]);
+            }
+            workers.push(Worker::start(command)?);
+            first += here;
+        }
+        let mut all = Self(workers);
+        for worker in &mut all.0 {
+            match worker.next()? {
+                Event::Ready { .. } => {}
+                Event::Report(_) => bail!("a worker reported before it was told to go"),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Tells all of them to go.
+    pub fn go(&mut self) -> Result<()> {
+        self.0.iter_mut().try_for_each(|worker| worker.order("go"))
+    }
+
+    /// Waits until all are done and adds up what they found.
+    pub fn report(mut self) -> Result<Report> {
+        let mut sum = Report::default();
+        for worker in &mut self.0 {
+            match worker.next()? {
+                Event::Report(report) => sum.merge(*report),
+                Event::Ready { .. } => bail!("a worker was ready twice"),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Tells all of them to stop and adds up what they found.
+    pub fn stop(mut self) -> Result<Report> {
+        self.0
+            .iter_mut()
+            .try_for_each(|worker| worker.order("stop"))?;
+        self.report()
+    }
+}
+
+impl Worker {
+    fn start(mut command: Command) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start sluice-load: build it beside this program")?;
+        let orders = child.stdin.take().context("no pipe to the worker")?;
+        let events = BufReader::new(child.stdout.take().context("no pipe from the worker")?);
+        Ok(Self {
+            child,
+            orders,
+            events,
+        })
+    }
+
+    fn order(&mut self, word: &str) -> Result<()> {
+        Ok(writeln!(self.orders, "{word}")?)
+    }
+
+    fn next(&mut self) -> Result<Event> {
+        let mut line = String::new();
+        self.events.read_line(&mut line)?;
+        serde_json::from_str(&line).context("a worker ended without its report")
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,62 @@
+//! A client without mercy: subscribed to its channel, it publishes as fast as its socket takes the bytes.
+//!
+//! It reads what comes as fast as it can, so a server that closes it for slowness does so by the server's rule.
+
+use std::rc::Rc;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::Mutex;
+
+use super::client::{Client, Ended};
+use super::clock::now_ns;
+use super::frame;
+use super::worker::Worker;
+
+/// What a storming client may have unsent in the kernel: two messages. The kernel itself would take megabytes from each
+/// of the many clients, and the machine would run out of memory before the server is tried.
+pub const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+
+/// Storms from `go` until the connection ends.
+pub async fn client(
+    worker: Rc<Worker>,
+    index: usize,
+    mut client: Client,
+    sender: OwnedWriteHalf,
+) -> Result<(), Ended> {
+    // Shared between storming and answering pings, so that neither cuts into the other's frame.
+    let sender = Mutex::new(sender);
+    let storming = async {
+        worker.go().await;
+        let channel = worker
+            .args
+            .channel(index + worker.args.first)
+            .unwrap_or_default();
+        // Prepared once, so that the generator's own work stays small; all of it carries the storm's beginning as stamp.
+        let text = worker
+            .args
+            .dialect
+            .publish(3, &channel, worker.args.size, now_ns());
+        let mut message = Vec::with_capacity(text.len() + 16);
+        frame::encode(frame::TEXT, text.as_bytes(), &mut message);
+        loop {
+            sender.lock().await.write_all(&message).await?;
+            worker.report.borrow_mut().published += 1;
+            // Or one client would fill its socket before another reads its own.
+            tokio::task::yield_now().await;
+        }
+    };
+    let receiving = async {
+        loop {
+            let read = client.read(|line| worker.count_line(&line)).await?;
+            worker.count(read);
+            if read.pings + read.native_pings > 0 {
+                client.answer(read, &mut *sender.lock().await).await?;
+            }
+        }
+    };
+    tokio::select! {
+        ended = storming => ended,
+        ended = receiving => ended,
+    }
+}
