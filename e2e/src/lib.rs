@@ -1,1 +1,9 @@
-//! placeholder
+//! Helpers of the end-to-end tests: they see the built binaries, the protocol and the SDKs, never the crates inside.
+
+pub mod api;
+pub mod client;
+pub mod http;
+pub mod manifest;
+pub mod sdk;
+pub mod sluice;
+pub mod token;
