@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use sluice_e2e::api::Api;
 use sluice_e2e::client::Client;
@@ -193,13 +193,8 @@ async fn refresh_cannot_change_the_account() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn the_server_api_names_the_account_or_means_the_default_one() -> Result<()> {
-    let sluice = start().await?;
-    let api = Api(sluice.address);
-    let (mut red, red_id) = join(&sluice, "u", "red").await?;
-    let (mut blue, blue_id) = join(&sluice, "u", "blue").await?;
-
+/// Calls of the default account leave both accounts alone.
+async fn call_without_account(api: Api) -> Result<()> {
     api.call("publish", json!({ "channel": "lobby", "data": "default" }))
         .await?;
     api.call(
@@ -215,81 +210,88 @@ async fn the_server_api_names_the_account_or_means_the_default_one() -> Result<(
         api.call(method, json!({ "user": "u", "channel": "lobby" }))
             .await?;
     }
-    assert_eq!(red.pushes(QUIET).await?, Vec::<Value>::new());
-    assert_eq!(blue.pushes(QUIET).await?, Vec::<Value>::new());
-    let presence = api.call("presence", json!({ "channel": "lobby" })).await?;
-    assert_eq!(
-        presence["presence"]
-            .as_object()
-            .map_or(0, serde_json::Map::len),
-        0
-    );
-    let channels = api.call("channels", json!({})).await?;
-    assert_eq!(
-        channels["channels"]
-            .as_object()
-            .map_or(0, serde_json::Map::len),
-        0,
-        "{channels}"
-    );
-
-    api.call(
-        "publish",
-        json!({ "account": "red", "channel": "lobby", "data": "red" }),
-    )
-    .await?;
-    assert_eq!(red.push_of("pub").await?["pub"]["data"], "red");
-    let presence = api
-        .call("presence", json!({ "account": "red", "channel": "lobby" }))
+    api.call("history_remove", json!({ "channel": "lobby" }))
         .await?;
-    let ids: Vec<&String> = presence["presence"].as_object().unwrap().keys().collect();
+    let empty = |value: &Value| value.as_object().is_none_or(serde_json::Map::is_empty);
+    let presence = api.call("presence", json!({ "channel": "lobby" })).await?;
+    ensure!(empty(&presence["presence"]), "{presence}");
+    let channels = api.call("channels", json!({})).await?;
+    ensure!(empty(&channels["channels"]), "{channels}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_server_api_means_the_default_account_unless_it_names_one() -> Result<()> {
+    let sluice = start().await?;
+    let api = Api(sluice.address);
+    let (mut red, red_id) = join(&sluice, "u", "red").await?;
+    let (mut blue, _) = join(&sluice, "u", "blue").await?;
+    call_without_account(api).await?;
+    assert_eq!(red.pushes(QUIET).await?, Vec::<Value>::new());
+
+    let of_red = |extra: Value| {
+        let mut request = json!({ "account": "red", "channel": "lobby" });
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        request
+    };
+    api.call("publish", of_red(json!({ "data": "red" })))
+        .await?;
+    assert_eq!(red.push_of("pub").await?["pub"]["data"], "red");
+    let presence = api.call("presence", of_red(json!({}))).await?["presence"].clone();
+    let ids: Vec<&String> = presence.as_object().unwrap().keys().collect();
     assert_eq!(ids, [&red_id]);
-    let history = json!({ "account": "red", "channel": "lobby", "limit": -1 });
-    assert_eq!(
-        api.call("history", history.clone()).await?["publications"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
-    api.call(
-        "history_remove",
-        json!({ "account": "blue", "channel": "lobby" }),
-    )
-    .await?;
-    assert_eq!(
-        api.call("history", history).await?["publications"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    let stats = api.call("presence_stats", of_red(json!({}))).await?;
+    assert_eq!(stats["num_clients"], 1);
+    for _ in 0..2 {
+        let history = api.call("history", of_red(json!({ "limit": -1 }))).await?;
+        assert_eq!(history["publications"].as_array().unwrap().len(), 1);
+        // What one account removes, the other keeps.
+        api.call(
+            "history_remove",
+            json!({ "account": "blue", "channel": "lobby" }),
+        )
+        .await?;
+    }
     let channels = api.call("channels", json!({ "account": "red" })).await?["channels"].clone();
     assert_eq!(channels["lobby"], json!({ "num_clients": 1 }), "{channels}");
-    api.call(
-        "broadcast",
-        json!({ "account": "red", "channels": ["lobby"], "data": "red too" }),
-    )
-    .await?;
+    let request = json!({ "account": "red", "channels": ["lobby"], "data": "red too" });
+    api.call("broadcast", request).await?;
     assert_eq!(red.push_of("pub").await?["pub"]["data"], "red too");
+    assert_eq!(blue.pushes(QUIET).await?, Vec::<Value>::new());
+    Ok(())
+}
 
+#[tokio::test]
+async fn the_server_api_moves_clients_of_the_named_account_only() -> Result<()> {
+    let sluice = start().await?;
+    let api = Api(sluice.address);
+    let (mut red, _) = join(&sluice, "u", "red").await?;
+    let (mut blue, blue_id) = join(&sluice, "u", "blue").await?;
     // Another account's client id reaches nobody.
     api.call(
         "disconnect",
         json!({ "account": "red", "user": "u", "client": blue_id }),
     )
     .await?;
+    let extra = json!({ "account": "red", "user": "u", "channel": "extra" });
+    api.call("subscribe", extra.clone()).await?;
+    assert_eq!(red.push_of("subscribe").await?["channel"], "extra");
+    api.call("unsubscribe", extra).await?;
+    assert_eq!(red.push_of("unsubscribe").await?["channel"], "extra");
+    let expire_at = token::unix_s(900);
     api.call(
-        "subscribe",
-        json!({ "account": "red", "user": "u", "channel": "extra" }),
+        "refresh",
+        json!({ "account": "red", "user": "u", "expire_at": expire_at }),
     )
     .await?;
-    assert_eq!(red.push_of("subscribe").await?["channel"], "extra");
+    assert_eq!(red.push_of("refresh").await?["refresh"]["expires"], true);
     api.call("disconnect", json!({ "account": "red", "user": "u" }))
         .await?;
     assert_eq!(red.closed(SOON).await?.code, 3503);
-    let seen = blue.pushes(QUIET).await?;
-    assert_eq!(seen, Vec::<Value>::new());
+    assert_eq!(blue.pushes(QUIET).await?, Vec::<Value>::new());
     blue.call("presence", json!({ "channel": "lobby" })).await?;
     Ok(())
 }
