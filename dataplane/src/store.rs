@@ -118,11 +118,7 @@ pub trait Broker: Send + Sync {
     ) -> Result<Published, StoreError>;
 
     /// Join and leave events: delivered at most once, never stored.
-    async fn publish_presence(
-        &self,
-        channel: &Channel,
-        event: PresenceEvent,
-    ) -> Result<(), StoreError>;
+    async fn publish_presence(&self, channel: &Channel, event: PresenceEvent) -> Result<(), StoreError>;
 
     /// After it returns, every later event of the channel reaches the sink of this process.
     async fn subscribe(&self, channel: &Channel) -> Result<(), StoreError>;
@@ -171,20 +167,10 @@ pub trait Presence: Send + Sync {
     async fn renew(&self, holder: &Holder, ttl: Duration) -> Result<(), StoreError>;
 
     /// Adds or replaces the entry of `info.client`.
-    async fn join(
-        &self,
-        holder: &Holder,
-        channel: &Channel,
-        info: Arc<ClientInfo>,
-    ) -> Result<(), StoreError>;
+    async fn join(&self, holder: &Holder, channel: &Channel, info: Arc<ClientInfo>) -> Result<(), StoreError>;
 
     /// Removes the entry of a client; an absent one is no error. Returns whether it was there.
-    async fn leave(
-        &self,
-        holder: &Holder,
-        channel: &Channel,
-        client: &str,
-    ) -> Result<bool, StoreError>;
+    async fn leave(&self, holder: &Holder, channel: &Channel, client: &str) -> Result<bool, StoreError>;
 
     /// Entries whose holder's lease is alive, in no order.
     async fn list(&self, channel: &Channel) -> Result<Vec<Arc<ClientInfo>>, StoreError>;

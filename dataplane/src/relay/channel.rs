@@ -29,10 +29,7 @@ impl Channel {
         scoped.push(SEPARATOR);
         let name_start = u16::try_from(scoped.len()).unwrap_or(u16::MAX);
         scoped.push_str(name);
-        Self {
-            scoped: scoped.into(),
-            name_start,
-        }
+        Self { scoped: scoped.into(), name_start }
     }
 
     /// The name as the client knows it.
@@ -58,7 +55,5 @@ impl fmt::Debug for Channel {
 
 /// Whether a claim can serve as an account name.
 pub fn account_is_valid(account: &str) -> bool {
-    !account.is_empty()
-        && account.len() <= ACCOUNT_BYTES_MAX
-        && !account.chars().any(char::is_control)
+    !account.is_empty() && account.len() <= ACCOUNT_BYTES_MAX && !account.chars().any(char::is_control)
 }

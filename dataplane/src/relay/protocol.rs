@@ -42,35 +42,16 @@ pub enum Request {
     Empty,
     Connect(ConnectRequest),
     Subscribe(SubscribeRequest),
-    Unsubscribe {
-        channel: String,
-    },
-    Publish {
-        channel: String,
-        data: Payload,
-    },
-    Presence {
-        channel: String,
-    },
-    PresenceStats {
-        channel: String,
-    },
+    Unsubscribe { channel: String },
+    Publish { channel: String, data: Payload },
+    Presence { channel: String },
+    PresenceStats { channel: String },
     History(HistoryRequest),
     Ping,
-    Send {
-        data: Payload,
-    },
-    Rpc {
-        method: String,
-        data: Payload,
-    },
-    Refresh {
-        token: String,
-    },
-    SubRefresh {
-        channel: String,
-        token: String,
-    },
+    Send { data: Payload },
+    Rpc { method: String, data: Payload },
+    Refresh { token: String },
+    SubRefresh { channel: String, token: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -176,23 +157,12 @@ pub enum ResultBody {
     Unsubscribe,
     Publish,
     Presence(Vec<Arc<ClientInfo>>),
-    PresenceStats {
-        num_clients: u32,
-        num_users: u32,
-    },
-    History {
-        publications: Vec<Publication>,
-        position: Position,
-    },
+    PresenceStats { num_clients: u32, num_users: u32 },
+    History { publications: Vec<Publication>, position: Position },
     Ping,
-    Rpc {
-        data: Payload,
-    },
+    Rpc { data: Payload },
     Refresh(RefreshResult),
-    SubRefresh {
-        expires: bool,
-        ttl: u32,
-    },
+    SubRefresh { expires: bool, ttl: u32 },
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -246,37 +216,13 @@ pub enum ChannelRef<'a> {
 /// A message the server sends by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Push<'a> {
-    Publication {
-        channel: ChannelRef<'a>,
-        publication: &'a Publication,
-    },
-    Join {
-        channel: ChannelRef<'a>,
-        info: &'a ClientInfo,
-    },
-    Leave {
-        channel: ChannelRef<'a>,
-        info: &'a ClientInfo,
-    },
-    Unsubscribe {
-        channel: ChannelRef<'a>,
-        code: u32,
-        reason: &'a str,
-    },
+    Publication { channel: ChannelRef<'a>, publication: &'a Publication },
+    Join { channel: ChannelRef<'a>, info: &'a ClientInfo },
+    Leave { channel: ChannelRef<'a>, info: &'a ClientInfo },
+    Unsubscribe { channel: ChannelRef<'a>, code: u32, reason: &'a str },
     /// A server-side subscription has begun.
-    Subscribe {
-        channel: &'a str,
-        recoverable: bool,
-        positioned: bool,
-        position: &'a Position,
-        data: &'a Payload,
-    },
+    Subscribe { channel: &'a str, recoverable: bool, positioned: bool, position: &'a Position, data: &'a Payload },
     /// A message outside of channels.
-    Message {
-        data: &'a Payload,
-    },
-    Refresh {
-        expires: bool,
-        ttl: u32,
-    },
+    Message { data: &'a Payload },
+    Refresh { expires: bool, ttl: u32 },
 }
