@@ -1,0 +1,59 @@
+//! The Python SDK's own test suite, unmodified, passes against the profile `p1-python.yaml`.
+
+use std::collections::HashMap;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use sluice_e2e::sdk::{Sdks, describe};
+use sluice_e2e::sluice::{Sluice, root};
+
+/// Fixed in the suite.
+const PORT: u16 = 8000;
+
+/// The suite has 400 tests and more; far fewer would mean that it was not found.
+const TESTS_MIN: u32 = 300;
+
+#[tokio::test]
+async fn the_suite_of_the_python_sdk_passes() -> Result<()> {
+    let sdks = Sdks::prepare()?;
+    let manifest = std::fs::read_to_string(root().join("e2e/profiles/p1-python.yaml"))?;
+    let sluice = Sluice::start_text(&manifest, PORT).await?;
+    // The suite tests proxies by variables of its own.
+    let proxies: HashMap<String, String> = std::env::vars()
+        .filter(|(name, _)| !name.to_lowercase().ends_with("_proxy"))
+        .collect();
+    let output = Command::new(sdks.python())
+        .args(["-m", "unittest", "discover", "-s", "tests"])
+        .current_dir(sdks.python_suite())
+        .env_clear()
+        .envs(proxies)
+        .output()?;
+    let printed = describe(&output);
+    ensure!(
+        output.status.success(),
+        "{printed}\nserver log:\n{}",
+        sluice.log_text()
+    );
+    let ran = printed
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("Ran ")?
+                .split(' ')
+                .next()?
+                .parse::<u32>()
+                .ok()
+        })
+        .with_context(|| format!("no summary: {printed}"))?;
+    ensure!(ran >= TESTS_MIN, "only {ran} tests ran: {printed}");
+    let skipped = printed
+        .lines()
+        .rev()
+        .find(|l| l.starts_with("OK"))
+        .context("no verdict")?;
+    ensure!(
+        !skipped.contains("skipped"),
+        "tests were skipped: {skipped}"
+    );
+    println!("{ran} tests of the Python SDK: {skipped}");
+    Ok(())
+}

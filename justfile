@@ -1,0 +1,56 @@
+# What CI runs, one recipe per step. `./test.sh` installs what the recipes need and runs `just ci`.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+tools := env("XDG_CACHE_HOME", env("HOME", "/tmp") / ".cache") / "sluice/tools"
+
+export PATH := tools / "bin" + ":" + env("PATH")
+export RUST_LIB_BACKTRACE := "0"
+
+# Everything, in CI's order
+ci: fmt clippy check deny test
+
+# Formatting is as rustfmt makes it
+fmt:
+    cargo fmt --all --check
+
+# No lint warns
+clippy:
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+
+# Each crate builds alone, with the features it asks for itself
+check:
+    for crate in proto crds dataplane e2e; do cargo check --locked --package "sluice-$crate"; done
+
+# Licences, duplicates and sources of the dependencies
+deny:
+    cargo deny --locked --all-features check bans licenses sources
+
+# Known vulnerabilities in the dependencies; fetches the advisory database
+advisories:
+    cargo deny --locked --all-features check advisories
+
+# All tests: of each crate, and end to end
+test:
+    cargo test --locked --workspace
+
+# The end-to-end tests whose file in e2e/tests has NAME in its name
+e2e NAME="":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    tests=()
+    for file in e2e/tests/*{{NAME}}*.rs; do
+      [ -e "$file" ] || { echo "no file in e2e/tests has '{{NAME}}' in its name" >&2; exit 1; }
+      tests+=(--test "$(basename "$file" .rs)")
+    done
+    cargo test --locked --package sluice-e2e "${tests[@]}"
+
+# The relay beside its peers and the kernel's limit; results in target/bench
+bench-relay *ARGS:
+    cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
+    target/release/bench-relay {{ARGS}}
+
+# Writes the CRDs from the types in crds/src
+crds:
+    cargo run --locked --quiet --package sluice-crds --bin crdgen > crds/yaml/gateway.yaml.new
+    mv crds/yaml/gateway.yaml.new crds/yaml/gateway.yaml

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs what the tests need, once, and runs everything CI runs.
+#
+# Needs rustup, and Debian's apt (with root or sudo) for the packages that are missing. Tools built here are kept
+# under the user's cache directory; SDKs and results under target/.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+just_version=1.59.0
+deny_version=0.20.2
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/sluice/tools
+
+step() { printf '\n==> %s\n' "$*"; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+system_packages() {
+  local missing=()
+  command -v cc >/dev/null && command -v make >/dev/null || missing+=(build-essential)
+  command -v openssl >/dev/null || missing+=(openssl)
+  command -v flock >/dev/null || missing+=(util-linux)
+  command -v curl >/dev/null || missing+=(curl)
+  command -v git >/dev/null || missing+=(git)
+  command -v node >/dev/null || missing+=(nodejs)
+  command -v npm >/dev/null || missing+=(npm)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+  [ ${#missing[@]} = 0 ] && return
+  step "Installing ${missing[*]}"
+  as_root apt-get update -qq </dev/null
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+}
+
+# Installs a cargo tool of one version; a debug build, because it is built more often than it is waited for.
+cargo_tool() {
+  local name=$1 version=$2
+  if [ "$("$tools/bin/$name" --version 2>/dev/null)" = "$name $version" ]; then return; fi
+  step "Building $name $version"
+  cargo install --quiet --debug --locked --force --root "$tools" --version "$version" "$name" </dev/null
+}
+
+[ -d "$HOME/.cargo/bin" ] && PATH=$PATH:$HOME/.cargo/bin
+command -v cargo >/dev/null || { echo "rustup is missing: see the README" >&2; exit 1; }
+command -v apt-get >/dev/null || echo "no apt-get here: packages are taken as they are" >&2
+system_packages
+cargo_tool just "$just_version"
+cargo_tool cargo-deny "$deny_version"
+
+step "just ci"
+exec "$tools/bin/just" ci </dev/null
