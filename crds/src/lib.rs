@@ -5,3 +5,9 @@
 //! resolved configuration, never the raw objects.
 
 pub mod config;
+pub mod gateway;
+pub mod manifest;
+pub mod objects;
+pub mod problem;
+pub mod resolve;
+pub mod yaml;

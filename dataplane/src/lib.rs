@@ -3,7 +3,18 @@
 //! `app` is the composition root; `relay` holds long-lived client connections; `store` has the contracts for
 //! their shared state. Nothing here calls Kubernetes.
 
+pub mod admin;
+pub mod app;
+pub mod args;
 pub mod auth;
+pub mod check;
+pub mod config;
+pub mod drain;
+pub mod limits;
+pub mod listener;
+pub mod pressure;
 pub mod relay;
+pub mod resources;
 pub mod store;
 pub mod tls;
+pub mod telemetry;

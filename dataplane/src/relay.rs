@@ -1,5 +1,138 @@
 //! The relay: long-lived client connections of accounts, their channels and messages.
+//!
+//! A message's way: `http` upgrades a socket, `connection` reads frames and decodes commands (`frame`, `protocol`),
+//! `session` decides, the connection carries out, for a publish by the store's `Broker`. Its event comes back through
+//! `router` to the `mailbox` of each `worker` with readers; the worker's `hub` encodes it once per form and appends
+//! it to the readers' `outbox`es, and the worker writes each touched socket once. Sender and reader meet only in the
+//! store. `Relay` starts the workers and hands them sockets.
 
+mod account;
+mod api;
 pub mod channel;
-pub mod history;
+mod codes;
+mod congestion;
+mod connection;
+mod delta;
+mod filter;
+mod fossil;
+mod frame;
+mod heartbeat;
+mod history;
+mod http;
+mod hub;
+mod limits;
+mod mailbox;
+mod metrics;
+mod outbox;
 pub mod protocol;
+mod rate;
+mod router;
+mod session;
+mod shared;
+mod socket;
+mod upgrade;
+mod worker;
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::runtime;
+use tokio::sync::Semaphore;
+use tokio::task::LocalSet;
+
+pub use self::http::Accepted;
+use self::http::Handover;
+use self::limits::{HANDSHAKES_MAX, PRESENCE_LEASE, PRESENCE_RENEW};
+use self::mailbox::Item;
+pub use self::metrics::Metrics;
+pub use self::router::{Router, WORKERS_MAX};
+pub use self::shared::{Parts, Shared};
+use self::worker::{Order, Worker};
+use crate::auth::Authenticator;
+use crate::store::PresenceEvent;
+
+/// The running relay: its workers are threads that live as long as the process.
+#[derive(Clone)]
+pub struct Relay {
+    shared: Arc<Shared>,
+    /// Sockets that are not WebSockets yet.
+    handshakes: Arc<Semaphore>,
+}
+
+impl Relay {
+    pub fn start(parts: Parts, authenticator: Authenticator) -> io::Result<Self> {
+        let shared = Shared::new(parts, authenticator);
+        for index in 0..shared.router().mailboxes().len() {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().name(format!("relay-{index}")).spawn(move || run_worker(index, shared))?;
+        }
+        Ok(Self { shared, handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)) })
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Waits until another socket may be taken from a listener: sockets in their handshake are bounded.
+    pub async fn ready_for_socket(&self) -> SocketPermit {
+        let permit = Arc::clone(&self.handshakes).acquire_owned().await;
+        SocketPermit(permit.expect("the semaphore is never closed"))
+    }
+
+    /// Hands a socket to the worker with the fewest connections.
+    pub fn serve(&self, tcp: TcpStream, tls: Option<Arc<rustls::ServerConfig>>, permit: SocketPermit) {
+        let worker = self.shared.least_loaded_worker();
+        let accepted = Accepted::new(Handover { tcp, tls, permit: permit.0 });
+        self.shared.router().mailboxes()[worker].push(Item::Order(Order::Serve(accepted)));
+    }
+
+    /// Keeps this process's lease in presence, and announces the clients of processes whose lease ended as gone.
+    pub async fn keep_presence(self) {
+        let mut ticks = tokio::time::interval(PRESENCE_RENEW);
+        loop {
+            ticks.tick().await;
+            let presence = self.shared.presence();
+            if let Err(error) = presence.renew(self.shared.holder(), PRESENCE_LEASE).await {
+                tracing::warn!(%error, "presence lease not renewed");
+                continue;
+            }
+            let reaped = match presence.reap().await {
+                Ok(reaped) => reaped,
+                Err(error) => {
+                    tracing::warn!(%error, "presence not reaped");
+                    continue;
+                }
+            };
+            for entry in reaped {
+                let left = self.shared.broker().publish_presence(&entry.channel, PresenceEvent::Leave(entry.info)).await;
+                if let Err(error) = left {
+                    tracing::warn!(%error, "leave of a dead process's client not announced");
+                }
+            }
+        }
+    }
+}
+
+/// Leave to take one socket.
+pub struct SocketPermit(tokio::sync::OwnedSemaphorePermit);
+
+fn run_worker(index: usize, shared: Arc<Shared>) {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, index, "relay worker cannot start");
+            return;
+        }
+    };
+    let tasks = LocalSet::new();
+    let drain = shared.drain().clone();
+    let worker = Worker::new(index, shared);
+    tasks.spawn_local(std::rc::Rc::clone(&worker).watch_congestion());
+    tasks.spawn_local(std::rc::Rc::clone(&worker).probe());
+    tasks.spawn_local(std::rc::Rc::clone(&worker).follow_config());
+    tasks.spawn_local(std::rc::Rc::clone(&worker).drain(drain));
+    tasks.block_on(&runtime, worker.deliver());
+}

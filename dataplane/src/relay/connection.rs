@@ -8,11 +8,12 @@ mod ask;
 mod effects;
 mod flush;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,13 +24,16 @@ use super::account::Seat;
 use super::codes::{self, Disconnect};
 use super::frame::{self, Inbound, Kind, Reader};
 use super::heartbeat::{Beat, Heartbeat};
+use super::http::Place;
 use super::hub::Dirty;
 use super::limits::{CLOSE_HANDSHAKE, CONTROLS_MAX, UNRESERVED_MESSAGE_BYTES};
 use super::outbox::{Frame, Outbox};
 use super::protocol::{Commands, Encoding, Request};
 use super::session::{Control, Session};
+use super::shared::Admitted;
 use super::socket::Socket;
 use super::worker::Worker;
+pub(super) use self::effects::message_kind;
 
 pub struct Connection {
     socket: Socket,
@@ -66,8 +70,20 @@ enum Wake {
     Close,
 }
 
-/// Serves one client until it is gone. `early` are bytes that came behind the upgrade request.
-pub async fn run(worker: Rc<Worker>, socket: Socket, encoding: Encoding, early: Bytes) {
+/// A socket that has become a WebSocket.
+pub struct Upgraded {
+    pub socket: Socket,
+    pub encoding: Encoding,
+    /// Bytes that came behind the upgrade request.
+    pub early: Bytes,
+    /// Given back when the connection is gone.
+    pub admitted: Admitted,
+    pub place: Place,
+}
+
+/// Serves one client until it is gone.
+pub async fn run(worker: Rc<Worker>, upgraded: Upgraded) {
+    let Upgraded { socket, encoding, early, admitted, place } = upgraded;
     let connection = Rc::new(Connection::new(&worker, socket, encoding));
     let key = worker.register(&connection);
     connection.drive(&worker, early).await;
@@ -75,7 +91,8 @@ pub async fn run(worker: Rc<Worker>, socket: Socket, encoding: Encoding, early: 
     worker.metrics().disconnected(disconnect.code);
     // Boxed: closing is rare, and its state would make every idle connection larger.
     Box::pin(connection.finish(&worker, &disconnect)).await;
-    worker.unregister(key, &connection);
+    worker.unregister(key);
+    drop((admitted, place));
 }
 
 impl Connection {
@@ -107,6 +124,15 @@ impl Connection {
 
     pub fn session(&self) -> &RefCell<Session> {
         &self.session
+    }
+
+    pub fn seat(&self) -> Ref<'_, Option<Seat>> {
+        self.seat.borrow()
+    }
+
+    /// Account and user of a connected client.
+    pub fn user_key(&self) -> Option<(Arc<str>, Arc<str>)> {
+        self.session.borrow().identity()
     }
 
     pub fn waiting_bytes(&self) -> usize {
@@ -186,7 +212,7 @@ impl Connection {
     }
 
     fn poll_wake(
-        &self,
+        self: &Rc<Self>,
         cx: &mut Context<'_>,
         worker: &Worker,
         sleep: Pin<&mut Sleep>,
@@ -247,7 +273,7 @@ impl Connection {
     }
 
     /// Bytes from the peer to messages in the inbox; reserves inbound memory for what is still to come.
-    fn take_in(&self, worker: &Worker, bytes: &[u8], inbox: &mut VecDeque<Inbound>) {
+    fn take_in(self: &Rc<Self>, worker: &Worker, bytes: &[u8], inbox: &mut VecDeque<Inbound>) {
         let message_bytes_max = worker.config().relay.limits.message_bytes;
         let mut reader = self.reader.borrow_mut();
         let outcome = reader.read(bytes, message_bytes_max, &mut |inbound| inbox.push_back(inbound));
@@ -372,11 +398,11 @@ impl Connection {
     /// Leaves everything, tells the peer why, and waits a short time for it to agree.
     async fn finish(self: &Rc<Self>, worker: &Rc<Worker>, disconnect: &Disconnect) {
         worker.release_ingress(self.reserved_bytes.take());
+        worker.forget_user(self);
         let subscriptions = self.session.borrow_mut().end();
         for subscription in subscriptions {
             self.leave(worker, &subscription).await;
         }
-        worker.forget_user(self);
         self.seat.take();
         if self.gone.get() {
             return;

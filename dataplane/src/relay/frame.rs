@@ -11,7 +11,9 @@ use super::codes::{self, Disconnect};
 /// Payload bytes of the largest control frame (RFC 6455 section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;
 /// Two bytes, eight of extended length, four of mask.
-const HEADER_BYTES_MAX: usize = 14;
+const CLIENT_HEADER_BYTES_MAX: usize = 14;
+/// A server's header has no mask.
+pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 const OP_CONTINUATION: u8 = 0;
 const OP_TEXT: u8 = 1;
@@ -48,7 +50,7 @@ pub fn write(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
         Kind::Ping => OP_PING,
         Kind::Pong => OP_PONG,
     };
-    out.reserve(10 + payload.len());
+    out.reserve(SERVER_HEADER_BYTES_MAX + payload.len());
     out.push(0x80 | opcode);
     match payload.len() {
         len @ 0..=125 => out.push(len as u8),
@@ -193,7 +195,7 @@ impl Reader {
         let missing = match Header::parse(&self.partial, message_bytes_max)? {
             // Byte by byte is fine: at most 14 of them, and only when a header was torn.
             None => {
-                debug_assert!(self.partial.len() < HEADER_BYTES_MAX);
+                debug_assert!(self.partial.len() < CLIENT_HEADER_BYTES_MAX);
                 1
             }
             Some(header) => {

@@ -47,6 +47,13 @@ impl Heartbeat {
         }
     }
 
+    /// The client lives although its pong has not come: it gets the time once more.
+    pub fn extend(&mut self, now_ms: u64, settings: config::Heartbeat) {
+        if let State::Waiting { pong_by_ms, .. } = &mut self.0 {
+            *pong_by_ms = now_ms + settings.timeout.as_millis() as u64;
+        }
+    }
+
     /// When `beat` has something to do.
     pub fn due_ms(&self) -> u64 {
         match self.0 {

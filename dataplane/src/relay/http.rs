@@ -53,11 +53,21 @@ impl Accepted {
 }
 
 /// What the handler leaves behind when it answers 101.
-type Upgraded = Rc<RefCell<Option<(Encoding, Admitted)>>>;
+type Answer = Rc<RefCell<Option<(Encoding, Admitted)>>>;
+
+/// A socket's place on its worker; dropping it gives the place back.
+pub struct Place(Rc<Worker>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.shared().socket_gone(self.0.index());
+    }
+}
 
 /// Speaks HTTP on a new socket; if it becomes a WebSocket, a task of its own goes on with it.
 pub(super) async fn serve(worker: Rc<Worker>, handover: Handover) {
     let Handover { tcp, tls, permit } = handover;
+    let place = Place(Rc::clone(&worker));
     let transport = match TcpStream::from_std(tcp) {
         Ok(tcp) => match tls {
             None => Transport::Plain(tcp),
@@ -78,15 +88,15 @@ pub(super) async fn serve(worker: Rc<Worker>, handover: Handover) {
             return;
         }
     };
-    let upgraded = Upgraded::default();
-    let service = service_fn(|request| handle(Rc::clone(&worker), Rc::clone(&upgraded), request));
+    let answer = Answer::default();
+    let service = service_fn(|request| handle(Rc::clone(&worker), Rc::clone(&answer), request));
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HANDSHAKE_DEADLINE)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(transport), service);
     let outcome = poll_fn(|cx| http.poll_without_shutdown(cx)).await;
-    let Some((encoding, admitted)) = upgraded.take() else {
+    let Some((encoding, admitted)) = answer.take() else {
         if let Err(error) = outcome {
             tracing::debug!(%error, "HTTP connection ended");
         }
@@ -95,25 +105,26 @@ pub(super) async fn serve(worker: Rc<Worker>, handover: Handover) {
     let parts = http.into_parts();
     let socket = parts.io.into_inner().into();
     drop(permit);
+    let upgraded = connection::Upgraded { socket, encoding, early: parts.read_buf, admitted, place };
     // A task of its own, so that an idle client does not keep the HTTP state.
-    tokio::task::spawn_local(connection::run(Rc::clone(&worker), socket, encoding, parts.read_buf, admitted));
+    tokio::task::spawn_local(connection::run(Rc::clone(&worker), upgraded));
 }
 
 async fn handle(
     worker: Rc<Worker>,
-    upgraded: Upgraded,
+    answer: Answer,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
     let path = request.uri().path();
     Ok(match (request.method(), path) {
-        (&Method::GET, WEBSOCKET_PATH) => websocket(&worker, &upgraded, &request),
+        (&Method::GET, WEBSOCKET_PATH) => websocket(&worker, &answer, &request),
         (_, WEBSOCKET_PATH) => text(StatusCode::METHOD_NOT_ALLOWED, "use GET with a WebSocket upgrade"),
         (_, path) if path == "/api" || path.starts_with("/api/") => api::handle(worker.shared(), request).await,
         _ => text(StatusCode::NOT_FOUND, "not found"),
     })
 }
 
-fn websocket(worker: &Rc<Worker>, upgraded: &Upgraded, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn websocket(worker: &Rc<Worker>, answer: &Answer, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let Upgrade { encoding, accept, subprotocol } = match upgrade::check(request.headers(), request.uri().query()) {
         Ok(upgrade) => upgrade,
         Err(problem) => return text(problem.status, problem.text),
@@ -129,7 +140,7 @@ fn websocket(worker: &Rc<Worker>, upgraded: &Upgraded, request: &Request<Incomin
             return response;
         }
     };
-    *upgraded.borrow_mut() = Some((encoding, admitted));
+    *answer.borrow_mut() = Some((encoding, admitted));
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

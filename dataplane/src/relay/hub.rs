@@ -5,7 +5,6 @@
 //! stream position, delta base, what is held back while the subscribe reply is being made.
 
 mod encode;
-mod member;
 #[cfg(test)]
 mod tests;
 
@@ -17,15 +16,16 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 use self::encode::{Forms, Variant};
-pub use self::member::{Cursor, Progress};
 use super::channel::Channel;
 use super::codes;
 use super::congestion::is_congested;
 use super::connection::Connection;
+use super::delta::Form;
 use super::filter::Filter;
+use super::history::{Live, check_live};
 use super::limits::HELD_EVENTS_MAX;
 use super::outbox::FrameBytes;
-use super::protocol::Publication;
+use super::protocol::{Position, Publication};
 use super::session::{Control, MemberKey};
 use crate::store::Event;
 
@@ -43,8 +43,8 @@ pub struct Membership {
 
 struct Member {
     wants: Membership,
-    /// Absent for channels without a stream.
-    cursor: Option<Cursor>,
+    /// Position in the stream; absent for subscriptions that follow none.
+    at: Option<Position>,
     /// `Room::sequence` of the last publication sent here in full or as a delta; 0 for none.
     delta_base: u64,
     /// Events that came before the subscribe reply.
@@ -96,31 +96,28 @@ impl Hub {
             // Most channels of most fleets have few members here: start with room for one.
             Room { members: Slab::with_capacity(1), id, sequence: 0, last: None }
         });
-        let member = Member { wants, cursor: None, delta_base: 0, held: Some(Box::default()), broken: false };
+        let member = Member { wants, at: None, delta_base: 0, held: Some(Box::default()), broken: false };
         let key = room.members.insert(member);
         (MemberKey::try_from(key).unwrap_or(MemberKey::MAX), room.id)
     }
 
-    /// Removes a member. Returns whether it was the channel's last here; `None` if it was not a member.
-    pub fn detach(&mut self, channel: &Channel, key: MemberKey) -> Option<bool> {
-        let room = self.rooms.get_mut(channel)?;
-        room.members.try_remove(key as usize)?;
-        let last = room.members.is_empty();
-        if last {
+    pub fn detach(&mut self, channel: &Channel, key: MemberKey) {
+        let Some(room) = self.rooms.get_mut(channel) else { return };
+        room.members.try_remove(key as usize);
+        if room.members.is_empty() {
             self.rooms.remove(channel);
         }
-        Some(last)
     }
 
     /// Sets the position that the subscribe reply will tell. `sent` is the last publication in that reply.
-    pub fn follow(&mut self, channel: &Channel, key: MemberKey, cursor: Option<Cursor>, sent: Option<&Publication>) {
+    pub fn follow(&mut self, channel: &Channel, key: MemberKey, at: Option<Position>, sent: Option<&Publication>) {
         let Some(room) = self.rooms.get_mut(channel) else { return };
         let base_known = match (&room.last, sent) {
             (Some(last), Some(sent)) => last.offset == sent.offset,
             (None, _) | (_, None) => false,
         };
         if let Some(member) = room.members.get_mut(key as usize) {
-            member.cursor = cursor;
+            member.at = at;
             member.delta_base = if base_known { room.sequence } else { 0 };
         }
     }
@@ -136,12 +133,8 @@ impl Hub {
         }
         for event in &held.events {
             // The base of a held delta is not known any more: everything goes in full.
-            let mut forms = Forms::new(channel.name(), room.id, event, None, &self.frame_bytes);
+            let mut forms = Forms::new(channel, room.id, event, None, &self.frame_bytes);
             member.deliver(channel, event, &mut forms, 0, queue_bytes_max, dirty);
-        }
-        if held.events.iter().any(|event| matches!(event, Event::Publication { .. })) && member.delta_base == 0 {
-            // Its next publication comes in full, and is a base again.
-            member.delta_base = 0;
         }
     }
 
@@ -156,7 +149,7 @@ impl Hub {
             }
             Event::Join(_) | Event::Leave(_) => None,
         };
-        let mut forms = Forms::new(channel.name(), room.id, event, previous.as_deref(), &self.frame_bytes);
+        let mut forms = Forms::new(channel, room.id, event, previous.as_deref(), &self.frame_bytes);
         let mut delivered = Delivered::default();
         let mut behind = 0;
         for (_, member) in &mut room.members {
@@ -170,6 +163,10 @@ impl Hub {
         }
         delivered.congested = is_congested(room.members.len(), behind);
         delivered
+    }
+
+    pub fn has_members(&self, channel: &Channel) -> bool {
+        self.rooms.contains_key(channel)
     }
 
     /// Whether most of the channel's members are still behind.
@@ -206,7 +203,7 @@ impl Member {
             return false;
         }
         let connection = &self.wants.connection;
-        let mut variant = Variant { encoding: connection.encoding(), by_id: self.wants.by_id, ..Variant::default() };
+        let mut form = Form::Plain;
         match event {
             Event::Join(_) | Event::Leave(_) => {
                 if !self.wants.join_leave {
@@ -214,11 +211,11 @@ impl Member {
                 }
             }
             Event::Publication { publication, position, .. } => {
-                if let (Some(cursor), Some(position)) = (&mut self.cursor, position) {
-                    match cursor.advance(position) {
-                        Progress::Next => {}
-                        Progress::Known => return false,
-                        Progress::Gap => {
+                if let (Some(at), Some(position)) = (&mut self.at, position) {
+                    match check_live(at, position) {
+                        Live::Deliver => at.offset = position.offset,
+                        Live::Drop => return false,
+                        Live::Gap => {
                             self.fail(channel);
                             return false;
                         }
@@ -228,12 +225,13 @@ impl Member {
                     return false;
                 }
                 if self.wants.delta {
-                    variant.delta = true;
-                    variant.patch = sequence > 1 && self.delta_base == sequence - 1;
+                    let follows = sequence > 1 && self.delta_base == sequence - 1;
+                    form = if follows { Form::Patch } else { Form::Full };
                     self.delta_base = sequence;
                 }
             }
         }
+        let variant = Variant { encoding: connection.encoding(), by_id: self.wants.by_id, form };
         match forms.frame(variant) {
             Some(frame) => {
                 connection.enqueue(frame, queue_bytes_max, dirty);

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// Publications in one recovery or history answer: bounds a reply to a few hundred KiB of usual messages.
-pub const PUBLICATIONS_PER_READ_MAX: usize = 300;
 /// A connection that has not sent a connect command by then is of no use to anyone (3502).
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the peer may take to answer our close frame before the socket is dropped.

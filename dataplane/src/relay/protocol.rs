@@ -4,9 +4,17 @@
 //! else in the relay knows an encoding. Payloads (`data`, `info`) are raw JSON for JSON clients and opaque bytes
 //! for Protobuf clients, and pass through untouched.
 
+mod codec;
+mod json;
+mod protobuf;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use codec::{Commands, DecodeError, NotJson, encode_push, encode_reply, json_string, ping};
 
 /// The encoding a connection chose at the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -78,7 +78,8 @@ impl Router {
         }
     }
 
-    /// Counts a member of `worker` in; on return, events of the channel reach the worker.
+    /// Counts a member of `worker` in; on success, events of the channel reach the worker. Either way the member is
+    /// counted and has to `leave`.
     pub async fn join(&self, worker: usize, channel: &Channel, broker: &dyn Broker) -> Result<(), StoreError> {
         let shard = self.shard_index(channel);
         let _change = self.changes[shard].lock().await;
@@ -90,18 +91,21 @@ impl Router {
             interest.workers |= 1 << worker;
             first
         };
-        if first && let Err(error) = broker.subscribe(channel).await {
-            self.count_out(shard, worker, channel, true);
-            return Err(error);
-        }
-        Ok(())
+        if first { broker.subscribe(channel).await } else { Ok(()) }
     }
 
-    /// Counts a member of `worker` out; `last` says that it was the worker's last in the channel.
-    pub async fn leave(&self, worker: usize, channel: &Channel, last: bool, broker: &dyn Broker) -> Result<(), StoreError> {
+    /// Counts a member of `worker` out. `has_members` tells whether the worker has others in the channel by the time
+    /// it is this change's turn.
+    pub async fn leave(
+        &self,
+        worker: usize,
+        channel: &Channel,
+        has_members: &dyn Fn() -> bool,
+        broker: &dyn Broker,
+    ) -> Result<(), StoreError> {
         let shard = self.shard_index(channel);
         let _change = self.changes[shard].lock().await;
-        if self.count_out(shard, worker, channel, last) {
+        if self.count_out(shard, worker, channel, !has_members()) {
             broker.unsubscribe(channel).await?;
         }
         Ok(())

@@ -178,9 +178,9 @@ impl Session {
         matches!(self.phase, Phase::Connected(_))
     }
 
-    /// User and account of a connected client.
-    pub fn identity(&self) -> Option<(&str, &Arc<str>)> {
-        self.live().map(|live| (&*live.info.user, &live.account))
+    /// Account and user of a connected client.
+    pub fn identity(&self) -> Option<(Arc<str>, Arc<str>)> {
+        self.live().map(|live| (Arc::clone(&live.account), Arc::clone(&live.info.user)))
     }
 
     pub fn command(&mut self, command: Command, env: &Env<'_>) -> Step {

@@ -40,6 +40,8 @@ pub struct Shared {
     accounts: Arc<Accounts>,
     /// Upgraded connections and those being upgraded.
     connections: AtomicUsize,
+    /// Sockets per worker, upgraded or not.
+    worker_connections: Vec<AtomicUsize>,
     connection_rate: Mutex<Bucket>,
     started: Instant,
 }
@@ -56,11 +58,13 @@ impl Drop for Admitted {
 impl Shared {
     pub fn new(mut parts: Parts, authenticator: Authenticator) -> Arc<Self> {
         parts.config.mark_unchanged();
+        let worker_connections = parts.router.mailboxes().iter().map(|_| AtomicUsize::new(0)).collect();
         Arc::new(Self {
             parts,
             authenticator: RwLock::new(Arc::new(authenticator)),
             accounts: Arc::default(),
             connections: AtomicUsize::new(0),
+            worker_connections,
             connection_rate: Mutex::default(),
             started: Instant::now(),
         })
@@ -120,6 +124,20 @@ impl Shared {
 
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The worker that a new socket should go to.
+    pub fn least_loaded_worker(&self) -> usize {
+        let loads = self.worker_connections.iter().map(|connections| connections.load(Ordering::Relaxed));
+        let least = loads.enumerate().min_by_key(|(_, connections)| *connections).map_or(0, |(worker, _)| worker);
+        // Counted at once: a burst of sockets is spread before the first of them is served.
+        self.worker_connections[least].fetch_add(1, Ordering::Relaxed);
+        least
+    }
+
+    /// A socket that `least_loaded_worker` placed is gone.
+    pub fn socket_gone(&self, worker: usize) {
+        self.worker_connections[worker].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Inbound and outbound memory of one worker.

@@ -4,13 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Connection;
-use crate::relay::history::{self, Recovered};
-use crate::relay::hub::{Cursor, Membership};
-use crate::relay::limits::PUBLICATIONS_PER_READ_MAX;
+use crate::relay::delta;
+use crate::relay::history::{self, Beginning};
+use crate::relay::hub::Membership;
 use crate::relay::protocol::{Position, Publication, ResultBody};
 use crate::relay::session::{Ask, MemberKey, Plan, PublishAsk, Query, QueryError, Step, SubscribeError, Subscribed};
 use crate::relay::worker::Worker;
-use crate::store::{Published, ReadOptions, Retention, StoreError, StreamRead};
+use crate::store::{Published, StoreError};
 
 impl Connection {
     pub(super) async fn answer(self: &Rc<Self>, worker: &Rc<Worker>, ask: Ask) -> Step {
@@ -107,44 +107,30 @@ impl Connection {
             worker.follow(&plan.channel, member, None, None);
             return Ok(subscribed);
         };
-        let recovery = read_stream(worker, plan, retention).await.map_err(unavailable)?;
-        if !recovery.recovered && plan.recover.is_some() && plan.reject_unrecovered {
+        let since = plan.recover.as_ref().map(|(offset, epoch)| Position { offset: *offset, epoch: epoch.as_str().into() });
+        let options = history::read_options(since.as_ref());
+        let read = worker.broker().read(&plan.channel, retention, options).await.map_err(unavailable)?;
+        // What comes live meanwhile is held back by the hub, which checks it against `live` when it is released.
+        let beginning = history::begin(since.as_ref(), read, Vec::new()).map_err(|_| SubscribeError::Unavailable)?;
+        if !beginning.recovered && since.is_some() && plan.reject_unrecovered {
             return Err(SubscribeError::Unrecoverable);
         }
-        let mut missed = recovery.publications;
+        let Beginning { recovered, publications: mut missed, reply, live } = beginning;
+        let last = missed.last().cloned();
         if let Some(filter) = &plan.filter {
             missed.retain(|publication| filter.matches(&publication.tags));
         }
-        worker.follow(&plan.channel, member, Some(Cursor::new(recovery.top.clone())), missed.last().map(|last| &**last));
-        subscribed.position = recovery.top;
-        subscribed.recovered = recovery.recovered;
+        // The next delta starts from the stream's last publication, if the client has it.
+        let sent = missed.last().filter(|sent| last.is_some_and(|last| last.offset == sent.offset));
+        worker.follow(&plan.channel, member, Some(live), sent.map(|sent| &**sent));
+        subscribed.position = reply;
+        subscribed.recovered = recovered;
         subscribed.publications = if plan.delta {
-            history::delta_chain(self.encoding, &missed).ok_or(SubscribeError::Inappropriate)?
+            delta::chain(self.encoding, &missed).ok_or(SubscribeError::Inappropriate)?
         } else {
             missed.iter().map(|publication| Publication::clone(publication)).collect()
         };
         Ok(subscribed)
-    }
-}
-
-async fn read_stream(worker: &Rc<Worker>, plan: &Plan, retention: Retention) -> Result<Recovered, StoreError> {
-    let broker = worker.broker();
-    let position_only = ReadOptions { since: None, limit: Some(0), reverse: false };
-    let Some((offset, epoch)) = &plan.recover else {
-        let StreamRead { top, .. } = broker.read(&plan.channel, retention, position_only).await?;
-        return Ok(Recovered { recovered: false, publications: Vec::new(), top });
-    };
-    let since = Position { offset: *offset, epoch: epoch.as_str().into() };
-    // One more than may be recovered: too many is then told from just enough.
-    let limit = Some(PUBLICATIONS_PER_READ_MAX + 1);
-    let options = ReadOptions { since: Some(since.clone()), limit, reverse: false };
-    match broker.read(&plan.channel, retention, options).await {
-        Ok(read) => Ok(history::recover(&since, read)),
-        Err(StoreError::UnrecoverablePosition) => {
-            let StreamRead { top, .. } = broker.read(&plan.channel, retention, position_only).await?;
-            Ok(Recovered { recovered: false, publications: Vec::new(), top })
-        }
-        Err(error @ StoreError::Unavailable(_)) => Err(error),
     }
 }
 

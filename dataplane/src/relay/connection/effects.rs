@@ -39,7 +39,6 @@ impl Connection {
             Effect::PushRefresh { expires, ttl } => self.push(worker, &Push::Refresh { expires, ttl }),
             Effect::Release { channel, member } => {
                 worker.release_member(&channel, member);
-                worker.flush_dirty_now();
             }
             Effect::Join { channel, info } => self.announce(worker, &channel, PresenceEvent::Join(info)).await,
             Effect::Leave(subscription) => self.leave(worker, &subscription).await,

@@ -5,7 +5,7 @@ use sluice_crds::config::Allowed;
 use super::{Ask, Env, Live, Session, Step};
 use crate::relay::channel::Channel;
 use crate::relay::codes;
-use crate::relay::limits::PUBLICATIONS_PER_READ_MAX;
+use crate::relay::history::MAX_RECOVERED;
 use crate::relay::protocol::{ErrorReply, HistoryRequest, ResultBody};
 use crate::store::{ReadOptions, Retention, StoreError};
 
@@ -72,10 +72,10 @@ impl Live {
         if let Err(error) = self.may_ask(namespace.ask_history, &channel) {
             return Step::error(id, error);
         }
-        let limit = usize::try_from(request.limit).unwrap_or(PUBLICATIONS_PER_READ_MAX);
+        let limit = usize::try_from(request.limit).unwrap_or(MAX_RECOVERED);
         let options = ReadOptions {
             since: request.since,
-            limit: Some(limit.min(PUBLICATIONS_PER_READ_MAX)),
+            limit: Some(limit.min(MAX_RECOVERED)),
             reverse: request.reverse,
         };
         let retention = Retention { size: history.size, ttl: history.ttl };

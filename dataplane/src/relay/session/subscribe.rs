@@ -52,7 +52,7 @@ pub struct Subscribed {
     pub member: MemberKey,
     /// For compaction; 0 without it.
     pub id: i64,
-    /// The stream's top, absent without a stream.
+    /// For the result: where the client counts on from. Zero without a stream.
     pub position: Position,
     pub recovered: bool,
     /// When recovered: what the client missed, ready to send.
@@ -224,17 +224,12 @@ impl Live {
             server_side: plan.server_side,
             expires_at: plan.expires_at,
         });
-        let mut position = done.position;
-        if done.recovered {
-            // The client counts on from its own position, publication by publication.
-            position.offset = plan.recover.as_ref().map_or(position.offset, |(offset, _)| *offset);
-        }
         SubscribeResult {
             expires: plan.expires_at.is_some(),
             ttl: plan.expires_at.map_or(0, |at| ttl_seconds(at, env.now_seconds())),
             recoverable: plan.recoverable,
             positioned: plan.positioned,
-            position,
+            position: done.position,
             publications: done.publications,
             recovered: done.recovered,
             was_recovering: plan.recover.is_some(),

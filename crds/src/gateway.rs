@@ -1,0 +1,199 @@
+//! The `Gateway` custom resource: what users write.
+//!
+//! These types are the source of the CRD in `crds/yaml/gateway.yaml`. Bounds, patterns and defaults stand here
+//! once: the API server enforces them from the generated schema, and `resolve` enforces the same schema where
+//! there is no API server. Rules over several fields are CEL here and code in `resolve`.
+//!
+//! A field exists only when code honours it. Nothing here reads files or follows references.
+
+mod authentication;
+mod channel;
+mod limits;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResource, CustomResourceExt};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use authentication::{Anonymous, Authentication, Jwks, Jwt, KeySource, SecretKey};
+pub use channel::{Access, Allow, ChannelOptions, Delta, Feature, History, NamedOptions, SubscribeAccess, Switch};
+pub use limits::{Heartbeat, Limits};
+
+/// GEP-2257 durations.
+pub(crate) const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+/// Names of Kubernetes objects.
+pub(crate) const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+/// Names of list entries.
+pub(crate) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// Keys of Secrets and ConfigMaps.
+pub(crate) const DATA_KEY: &str = "^[-._a-zA-Z0-9]+$";
+/// Channel namespaces.
+pub(crate) const CHANNEL_NAMESPACE: &str = "^[-a-zA-Z0-9_]{2,}$";
+
+/// A fleet of data planes that serve clients under one configuration.
+#[derive(CustomResource, Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "Gateway",
+    plural = "gateways",
+    shortname = "slgw",
+    category = "sluice",
+    namespaced,
+    derive = "PartialEq",
+    doc = "A fleet of data planes that serve clients under one configuration."
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewaySpec {
+    /// Ports on which clients connect, 1 to 16 of them, each with its own name and port.
+    #[schemars(
+        length(min = 1, max = 16),
+        extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = ["name"],
+            "x-kubernetes-validations" = [{
+                "rule": "self.all(a, self.exists_one(b, b.port == a.port))",
+                "message": "every listener needs a port of its own"
+            }]
+        )
+    )]
+    pub listeners: Vec<Listener>,
+    /// Long-lived client connections: who may connect, the options of channels, limits.
+    pub relay: Relay,
+    /// The processes that serve this gateway.
+    #[serde(default)]
+    pub data_plane: DataPlane,
+}
+
+/// A port on which clients connect.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(self.protocol == 'HTTPS') == has(self.tls)",
+    "message": "protocol HTTPS needs tls, and only HTTPS takes it"
+}]))]
+pub struct Listener {
+    /// Name of the listener: lower-case letters, digits and `-`, at most 63 characters.
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
+    pub name: String,
+    /// TCP port, a number from 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// HTTP (the default), or HTTPS, which needs `tls`.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Certificate of an HTTPS listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// How clients speak to a listener.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+pub enum Protocol {
+    #[default]
+    #[serde(rename = "HTTP")]
+    Http,
+    #[serde(rename = "HTTPS")]
+    Https,
+}
+
+/// TLS of a listener.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// Secret with the keys `tls.crt` (certificate chain, PEM) and `tls.key` (private key, PEM).
+    pub certificate_ref: ObjectRef,
+}
+
+/// An object in the namespace of the gateway.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+pub struct ObjectRef {
+    /// Name of the object, in the namespace of the gateway.
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
+    pub name: String,
+}
+
+/// Long-lived client connections.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Relay {
+    /// Who may connect. At least one of `jwt` and `anonymous: Allowed` is needed.
+    pub authentication: Authentication,
+    /// Enabled (the default) subscribes every connection that has a user to the channel `#<user>`.
+    #[serde(default = "enabled")]
+    pub personal_channel: Switch,
+    /// Options of channels whose name has no namespace part.
+    #[serde(default)]
+    pub default_namespace: DefaultNamespace,
+    /// Options of channels named `<namespace>:<rest>`, at most 128 namespaces. A channel of a namespace that is
+    /// not listed does not exist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 128),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub namespaces: Vec<NamedOptions>,
+    /// What one client, one account and one data plane may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Pings from server to client.
+    #[serde(default)]
+    pub heartbeat: Heartbeat,
+    /// The HTTP API for the team's own servers; without it the API is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_api: Option<ServerApi>,
+}
+
+/// Channels without a namespace part.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Default, JsonSchema)]
+pub struct DefaultNamespace {
+    /// What these channels offer and who may use them.
+    #[serde(default)]
+    pub options: ChannelOptions,
+}
+
+/// The HTTP server API.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerApi {
+    /// Secret that holds the key callers send as `X-API-Key`.
+    pub key_secret_ref: SecretKey,
+}
+
+/// The processes that serve a gateway.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Default, JsonSchema)]
+pub struct DataPlane {
+    /// How a process ends.
+    #[serde(default)]
+    pub drain: Drain,
+}
+
+/// How a process ends.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+pub struct Drain {
+    /// Time over which the connections of a stopping process are closed evenly: a duration from 0s to 1h, default 30s.
+    #[serde(default = "drain_timeout")]
+    #[schemars(length(max = 32), regex(pattern = DURATION), extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('0s') && duration(self) <= duration('1h')",
+        "message": "must be from 0s to 1h"
+    }]))]
+    pub timeout: String,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { timeout: drain_timeout() }
+    }
+}
+
+fn drain_timeout() -> String {
+    "30s".to_owned()
+}
+
+fn enabled() -> Switch {
+    Switch::Enabled
+}
+
+/// The CRD as the API server takes it.
+pub fn crd() -> CustomResourceDefinition {
+    Gateway::crd()
+}

@@ -1,0 +1,42 @@
+//! The patterns of the CRD, as code and in words.
+//!
+//! The schema has few of them, so each is a function; a test makes sure that none is missing here.
+
+use crate::gateway::{CHANNEL_NAMESPACE, DATA_KEY, DURATION, LABEL, OBJECT_NAME};
+
+use super::duration;
+
+/// Whether the text matches. An unknown pattern matches everything.
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+    let all = |allowed: fn(u8) -> bool| !text.is_empty() && text.bytes().all(allowed);
+    match pattern {
+        DURATION => duration::parse(text).is_some(),
+        OBJECT_NAME => all(|b| is_label(b) || b == b'.') && ends_are_alphanumeric(text),
+        LABEL => all(is_label) && ends_are_alphanumeric(text),
+        DATA_KEY => all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+        CHANNEL_NAMESPACE => text.len() >= 2 && all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)),
+        _ => true,
+    }
+}
+
+/// What to write, in words.
+pub(crate) fn description(pattern: &str) -> &'static str {
+    match pattern {
+        DURATION => "a duration such as 30s, 5m, 1h30m or 250ms",
+        OBJECT_NAME => "lower-case letters, digits, - and ., with a letter or digit first and last",
+        LABEL => "lower-case letters, digits and -, with a letter or digit first and last",
+        DATA_KEY => "letters, digits, -, _ and .",
+        CHANNEL_NAMESPACE => "two or more letters, digits, - and _",
+        _ => "a value of the form the reference gives",
+    }
+}
+
+fn is_label(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
+}
+
+fn ends_are_alphanumeric(text: &str) -> bool {
+    let first = text.bytes().next();
+    let last = text.bytes().next_back();
+    [first, last].iter().flatten().all(u8::is_ascii_alphanumeric)
+}
