@@ -16,7 +16,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use authentication::{Anonymous, Authentication, Jwks, Jwt, KeySource, SecretKey};
-pub use channel::{Access, Allow, ChannelOptions, Delta, Feature, History, NamedOptions, SubscribeAccess, Switch};
+pub use channel::{
+    Access, Allow, ChannelOptions, Delta, Feature, History, NamedOptions, SubscribeAccess, Switch,
+};
 pub use limits::{Heartbeat, Limits};
 
 /// GEP-2257 durations.
@@ -181,7 +183,9 @@ pub struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { timeout: drain_timeout() }
+        Self {
+            timeout: drain_timeout(),
+        }
     }
 }
 

@@ -25,13 +25,12 @@ const DEPTH_MAX: usize = 64;
 pub fn load(paths: &[PathBuf], secrets_dir: Option<&Path>) -> (Objects, Vec<Problem>) {
     let mut problems = Vec::new();
     let texts = files::manifests(paths, &mut problems);
-    let unread = !problems.is_empty();
     let (mut objects, found) = parse(&texts);
     problems.extend(found);
     if let Some(dir) = secrets_dir {
         objects.mounted = files::mounted(dir, &mut problems);
     }
-    objects.incomplete |= unread;
+    objects.incomplete = !problems.is_empty();
     (objects, problems)
 }
 
@@ -52,11 +51,16 @@ pub fn parse(texts: &[(String, String)]) -> (Objects, Vec<Problem>) {
                 }
             }
             Err(what) => {
-                objects.incomplete = true;
-                problems.push(Problem::new(format!("file {name}"), "", what, "correct the YAML"));
+                problems.push(Problem::new(
+                    format!("file {name}"),
+                    "",
+                    what,
+                    "correct the YAML",
+                ));
             }
         }
     }
+    objects.incomplete = !problems.is_empty();
     (objects, problems)
 }
 

@@ -22,7 +22,7 @@ pub struct Objects {
     pub config_maps: BTreeMap<(String, String), Data>,
     /// Secrets and ConfigMaps as Kubernetes mounts them, by name; they serve references that no object satisfies.
     pub mounted: BTreeMap<String, Data>,
-    /// Something could not be read, so a missing object may only seem to be missing.
+    /// Reading them found problems: an object may only seem to be missing, and nothing may be served from the rest.
     pub incomplete: bool,
 }
 
@@ -55,7 +55,10 @@ impl Objects {
     pub fn add_gateway(&mut self, gateway: &Gateway) {
         let metadata = &gateway.metadata;
         self.gateways.push(GatewayObject {
-            namespace: metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+            namespace: metadata
+                .namespace
+                .clone()
+                .unwrap_or_else(|| "default".to_owned()),
             name: metadata.name.clone().unwrap_or_default(),
             spec: serde_json::to_value(&gateway.spec).unwrap_or_default(),
         });
@@ -66,6 +69,8 @@ impl Objects {
             Holder::Secret => &self.secrets,
             Holder::ConfigMap => &self.config_maps,
         };
-        objects.get(&(namespace.to_owned(), name.to_owned())).or_else(|| self.mounted.get(name))
+        objects
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .or_else(|| self.mounted.get(name))
     }
 }

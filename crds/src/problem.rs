@@ -22,7 +22,12 @@ impl Problem {
         what: impl Into<String>,
         instead: impl Into<String>,
     ) -> Self {
-        Self { object: object.into(), field: field.into(), what: what.into(), instead: instead.into() }
+        Self {
+            object: object.into(),
+            field: field.into(),
+            what: what.into(),
+            instead: instead.into(),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::problem::Problem;
 /// The outcome of a resolution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
-    /// `Some` exactly when there are no problems.
+    /// `Some` exactly when there are no problems, neither here nor in reading the objects.
     pub config: Option<GatewayConfig>,
     pub problems: Vec<Problem>,
 }
@@ -49,11 +49,20 @@ pub fn resolve(objects: &Objects) -> Resolution {
             for other in others {
                 let object = format!("Gateway {}/{}", other.namespace, other.name);
                 let what = "a second Gateway, and one process serves one";
-                problems.push(Problem::new(object, "", what, "keep one, and run another process for the other"));
+                problems.push(Problem::new(
+                    object,
+                    "",
+                    what,
+                    "keep one, and run another process for the other",
+                ));
             }
         }
     }
-    let config = configs.into_iter().flatten().next().filter(|_| problems.is_empty() && !objects.incomplete);
+    let config = configs
+        .into_iter()
+        .flatten()
+        .next()
+        .filter(|_| problems.is_empty() && !objects.incomplete);
     Resolution { config, problems }
 }
 
@@ -66,12 +75,22 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn problem(&mut self, field: impl Into<String>, what: impl Into<String>, instead: impl Into<String>) {
-        self.problems.push(Problem::new(&self.object, field, what, instead));
+    fn problem(
+        &mut self,
+        field: impl Into<String>,
+        what: impl Into<String>,
+        instead: impl Into<String>,
+    ) {
+        self.problems
+            .push(Problem::new(&self.object, field, what, instead));
     }
 }
 
-fn resolve_one(gateway: &GatewayObject, objects: &Objects, problems: &mut Vec<Problem>) -> Option<GatewayConfig> {
+fn resolve_one(
+    gateway: &GatewayObject,
+    objects: &Objects,
+    problems: &mut Vec<Problem>,
+) -> Option<GatewayConfig> {
     let object = format!("Gateway {}/{}", gateway.namespace, gateway.name);
     let checked = schema::check(&object, &gateway.spec);
     let spec: GatewaySpec = match serde_json::from_value(checked.repaired) {
@@ -79,21 +98,38 @@ fn resolve_one(gateway: &GatewayObject, objects: &Objects, problems: &mut Vec<Pr
         Err(error) => {
             // The repair makes every value fit, so this says that schema and types disagree.
             problems.extend(checked.problems);
-            problems.push(Problem::new(object, "spec", format!("cannot be read: {error}"), "correct it"));
+            problems.push(Problem::new(
+                object,
+                "spec",
+                format!("cannot be read: {error}"),
+                "correct it",
+            ));
             return None;
         }
     };
-    let mut context = Context { objects, object, namespace: &gateway.namespace, problems: Vec::new() };
+    let mut context = Context {
+        objects,
+        object,
+        namespace: &gateway.namespace,
+        problems: Vec::new(),
+    };
     let config = GatewayConfig {
         name: gateway.name.clone(),
         namespace: gateway.namespace.clone(),
         listeners: listeners(&spec.listeners, &mut context),
         relay: relay(&spec.relay, &mut context),
-        drain: config::Drain { timeout: duration::parse_or_zero(&spec.data_plane.drain.timeout) },
+        drain: config::Drain {
+            timeout: duration::parse_or_zero(&spec.data_plane.drain.timeout),
+        },
     };
     // What the first pass reported was repaired with values that the user did not write.
     let mut found = context.problems;
-    found.retain(|problem| !checked.concerned.iter().any(|path| schema::is_at_or_below(&problem.field, path)));
+    found.retain(|problem| {
+        !checked
+            .concerned
+            .iter()
+            .any(|path| schema::is_at_or_below(&problem.field, path))
+    });
     problems.extend(checked.problems);
     problems.extend(found);
     Some(config)
@@ -107,7 +143,11 @@ fn listeners(specs: &[Listener], context: &mut Context<'_>) -> Vec<config::Liste
         let first = *first_with_port.entry(spec.port).or_insert(index);
         if first != index {
             let what = format!("{} is already used by listeners[{first}]", spec.port);
-            context.problem(format!("{path}.port"), what, "give every listener a port of its own");
+            context.problem(
+                format!("{path}.port"),
+                what,
+                "give every listener a port of its own",
+            );
         }
         let tls = match (spec.protocol, &spec.tls) {
             (Protocol::Http, None) => None,
@@ -118,7 +158,11 @@ fn listeners(specs: &[Listener], context: &mut Context<'_>) -> Vec<config::Liste
             }
             (Protocol::Https, None) => {
                 let instead = "write tls: {certificateRef: {name: <secret>}}, or protocol: HTTP";
-                context.problem(format!("{path}.tls"), "protocol HTTPS needs a certificate", instead);
+                context.problem(
+                    format!("{path}.tls"),
+                    "protocol HTTPS needs a certificate",
+                    instead,
+                );
                 None
             }
             (Protocol::Https, Some(tls)) => keys::tls(&tls.certificate_ref.name, &path, context),
@@ -135,11 +179,18 @@ fn listeners(specs: &[Listener], context: &mut Context<'_>) -> Vec<config::Liste
 
 fn relay(spec: &Relay, context: &mut Context<'_>) -> config::Relay {
     let default_path = "spec.relay.defaultNamespace.options";
-    let default_namespace = Arc::new(channel::options(&spec.default_namespace.options, default_path, context));
+    let default_namespace = Arc::new(channel::options(
+        &spec.default_namespace.options,
+        default_path,
+        context,
+    ));
     let mut namespaces = BTreeMap::new();
     for (index, named) in spec.namespaces.iter().enumerate() {
         let path = format!("spec.relay.namespaces[{index}].options");
-        namespaces.insert(named.name.clone(), Arc::new(channel::options(&named.options, &path, context)));
+        namespaces.insert(
+            named.name.clone(),
+            Arc::new(channel::options(&named.options, &path, context)),
+        );
     }
     config::Relay {
         authentication: authentication::resolve(&spec.authentication, context),

@@ -24,6 +24,9 @@ mod tests {
             fs::write(path, &wanted).unwrap();
         }
         let committed = fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == wanted, "crds/yaml/gateway.yaml is stale: run the tests with UPDATE_GOLDEN=1");
+        assert!(
+            committed == wanted,
+            "crds/yaml/gateway.yaml is stale: run the tests with UPDATE_GOLDEN=1"
+        );
     }
 }

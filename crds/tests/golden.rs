@@ -1,5 +1,7 @@
 //! Manifests in `tests/resolve` against what they resolve to; `UPDATE_GOLDEN=1` rewrites. And the examples.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panic")]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -10,7 +12,10 @@ fn yaml_files(dir: &str) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
     let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "yaml")
+    });
     files.sort();
     assert!(!files.is_empty(), "no manifests in {}", dir.display());
     files
@@ -21,7 +26,8 @@ fn manifests_resolve_as_recorded() {
     let mut stale = Vec::new();
     for file in yaml_files("tests/resolve") {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let (objects, mut problems) = manifest::parse(&[(name.clone(), fs::read_to_string(&file).unwrap())]);
+        let (objects, mut problems) =
+            manifest::parse(&[(name.clone(), fs::read_to_string(&file).unwrap())]);
         let resolution = resolve::resolve(&objects);
         problems.extend(resolution.problems);
         let mut out = String::new();
@@ -48,6 +54,10 @@ fn examples_and_profiles_resolve() {
         let (objects, mut problems) = manifest::load(std::slice::from_ref(&file), None);
         let resolution = resolve::resolve(&objects);
         problems.extend(resolution.problems);
-        assert!(problems.is_empty() && resolution.config.is_some(), "{}: {problems:#?}", file.display());
+        assert!(
+            problems.is_empty() && resolution.config.is_some(),
+            "{}: {problems:#?}",
+            file.display()
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! Certificates and keys from mounted directories, and noticing that files changed.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +49,12 @@ fn lines(manifest: &Path, secrets: &Path) -> Vec<String> {
     let (objects, mut problems) = manifest::load(&[manifest.to_owned()], Some(secrets));
     let resolution = resolve::resolve(&objects);
     problems.extend(resolution.problems);
-    assert_eq!(problems.is_empty(), resolution.config.is_some_and(|config| config.listeners[0].tls.is_some()));
+    assert_eq!(
+        problems.is_empty(),
+        resolution
+            .config
+            .is_some_and(|config| config.listeners[0].tls.is_some())
+    );
     problems.iter().map(ToString::to_string).collect()
 }
 
@@ -68,17 +75,27 @@ fn certificates_are_held_against_their_keys() {
     let instead = "put a certificate (tls.crt) and its own private key (tls.key) there";
     dir.write("secrets/cert/tls.key", &pair().1);
     let mismatch = lines(&manifest, &secrets);
-    assert!(mismatch.len() == 1 && mismatch[0].ends_with(instead), "{mismatch:#?}");
+    assert!(
+        mismatch.len() == 1 && mismatch[0].ends_with(instead),
+        "{mismatch:#?}"
+    );
 
     dir.write("secrets/cert/tls.key", "no key");
-    let wanted = format!("{field}: tls.key of Secret default/cert is not a private key; put an unencrypted PEM private key there");
+    let wanted = format!(
+        "{field}: tls.key of Secret default/cert is not a private key; put an unencrypted PEM private key there"
+    );
     assert_eq!(lines(&manifest, &secrets), [wanted]);
 
     dir.write("secrets/cert/tls.crt", &key);
-    assert!(lines(&manifest, &secrets)[0].contains("tls.crt of Secret default/cert is not a certificate"));
+    assert!(
+        lines(&manifest, &secrets)[0]
+            .contains("tls.crt of Secret default/cert is not a certificate")
+    );
 
     fs::remove_dir_all(secrets.join("cert")).unwrap();
-    let wanted = format!("{field}: Secret default/cert does not exist; add the Secret, or name one that exists");
+    let wanted = format!(
+        "{field}: Secret default/cert does not exist; add the Secret, or name one that exists"
+    );
     assert_eq!(lines(&manifest, &secrets), [wanted]);
 }
 

@@ -1,24 +1,34 @@
 //! Composition root: makes every part, in order, and returns what it bound.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use sluice_crds::config::GatewayConfig;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use sluice_crds::config::GatewayConfig;
-
 use crate::admin::{Admin, AdminState, Readiness};
 use crate::args::StandaloneArgs;
+use crate::auth::Authenticator;
 use crate::config::{ConfigWatch, Manifests};
 use crate::drain::{Drain, Outcome};
 use crate::limits::CONFIG_POLL_INTERVAL;
+use crate::listener::Listener;
 use crate::pressure::Pressure;
+use crate::relay::{Metrics, Parts, Relay, Router, Shared, WORKERS_MAX};
 use crate::resources::{self, MemoryBudget};
+use crate::store::Holder;
+use crate::store::embedded::Embedded;
 use crate::telemetry;
+use crate::tls::Certificates;
+
+/// Certificates in use, by listener name.
+type CertificatesByListener = HashMap<String, Arc<Certificates>>;
 
 /// A process that serves.
 pub struct Running {
@@ -32,23 +42,21 @@ pub struct Running {
 
 pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
     let mut registry = Registry::default();
+    let mut tasks = JoinSet::new();
     resources::register(&mut registry);
     if let Some(dir) = &args.data_dir {
         resources::prepare_data_dir(dir)?;
     }
-    let manifests = Manifests {
-        paths: args.manifests,
-        secrets_dir: args.secrets_dir,
-    };
+    let manifests = Manifests { paths: args.manifests.clone(), secrets_dir: args.secrets_dir.clone() };
     let config_watch = ConfigWatch::start(manifests, &mut registry)?;
     let config = config_watch.subscribe();
-    let workers = args.workers.unwrap_or_else(resources::cores).get();
-    let pressure = Pressure::new(
-        workers,
-        MemoryBudget::detect(args.memory_limit_bytes),
-        &mut registry,
-    );
-    let (readiness, drain) = (Readiness::default(), Drain::new());
+    let drain = Drain::new();
+    let readiness = Readiness::default();
+    let listening = readiness.guard("listeners");
+
+    let relay = start_relay(&args, &config, &drain, &mut registry, &mut tasks)?;
+    let current = config.borrow().clone();
+    let (listeners, certificates) = bind_listeners(&args, &current)?;
     let state = AdminState {
         readiness,
         drain: drain.clone(),
@@ -56,35 +64,104 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         config: config.clone(),
         log: telemetry::control(),
     };
-    let admin = Admin::bind(args.admin, state)
-        .await
-        .with_context(|| format!("admin port {}", args.admin))?;
+    let admin = Admin::bind(args.admin, state).await.with_context(|| format!("admin port {}", args.admin))?;
     let admin_address = admin.local_addr()?;
-    let mut tasks = JoinSet::new();
+
     tasks.spawn(admin.serve());
-    tasks.spawn(pressure.run());
     tasks.spawn(config_watch.run(CONFIG_POLL_INTERVAL));
-    Ok(Running {
-        addresses: Vec::new(),
-        admin: admin_address,
-        drain,
-        config,
-        tasks,
-    })
+    tasks.spawn(follow_config(config.clone(), Arc::clone(relay.shared()), certificates));
+    tasks.spawn(relay.clone().keep_presence());
+    let mut addresses = Vec::new();
+    for listener in listeners {
+        tracing::info!(listener = %listener.name, address = %listener.address, "listening");
+        addresses.push((listener.name.clone(), listener.address));
+        tasks.spawn(listener.accept(relay.clone(), drain.subscribe()));
+    }
+    listening.release();
+    tracing::info!(gateway = %current.name, admin = %admin_address, "serving");
+    Ok(Running { addresses, admin: admin_address, drain, config, tasks })
+}
+
+/// The relay on the embedded store, with its workers running.
+fn start_relay(
+    args: &StandaloneArgs,
+    config: &watch::Receiver<Arc<GatewayConfig>>,
+    drain: &Drain,
+    registry: &mut Registry,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<Relay> {
+    let workers = args.workers.unwrap_or_else(resources::cores).get().min(WORKERS_MAX);
+    let pressure = Pressure::new(workers, MemoryBudget::detect(args.memory_limit_bytes), registry);
+    let router = Arc::new(Router::new(workers));
+    let store = Arc::new(Embedded::new(Arc::clone(&router) as _));
+    let authentication = config.borrow().relay.authentication.clone();
+    let authenticator = Authenticator::new(&authentication, &Handle::current()).context("authentication")?;
+    let parts = Parts {
+        config: config.clone(),
+        broker: Arc::clone(&store) as _,
+        presence: Arc::clone(&store) as _,
+        router,
+        pressure: Arc::clone(&pressure),
+        metrics: Metrics::register(registry),
+        drain: drain.subscribe(),
+        holder: Holder(uuid::Uuid::new_v4().to_string().into()),
+        descriptors_max: resources::descriptor_limit(),
+    };
+    tasks.spawn(async move { store.run_sweeper().await });
+    tasks.spawn(pressure.run());
+    Relay::start(parts, authenticator).context("relay workers")
+}
+
+fn bind_listeners(
+    args: &StandaloneArgs,
+    config: &GatewayConfig,
+) -> anyhow::Result<(Vec<Listener>, CertificatesByListener)> {
+    let mut listeners = Vec::new();
+    let mut certificates = CertificatesByListener::new();
+    for listener in &config.listeners {
+        let held = match &listener.tls {
+            None => None,
+            Some(material) => {
+                let held = Certificates::new(material).with_context(|| format!("listener {}", listener.name))?;
+                Some(Arc::new(held))
+            }
+        };
+        if let Some(held) = &held {
+            certificates.insert(listener.name.clone(), Arc::clone(held));
+        }
+        let bound = Listener::bind(&listener.name, &args.bind_candidates(), listener.port, held)
+            .with_context(|| format!("listener {}: port {}", listener.name, listener.port))?;
+        listeners.push(bound);
+    }
+    Ok((listeners, certificates))
+}
+
+/// Gives a changed configuration to what does not read it by itself: token keys and certificates.
+async fn follow_config(
+    mut config: watch::Receiver<Arc<GatewayConfig>>,
+    shared: Arc<Shared>,
+    certificates: CertificatesByListener,
+) {
+    while config.changed().await.is_ok() {
+        let current = config.borrow_and_update().clone();
+        match shared.authenticator().renew(&current.relay.authentication) {
+            Ok(renewed) => shared.replace_authenticator(renewed),
+            Err(error) => tracing::error!(%error, "authentication not renewed, the old keys stay"),
+        }
+        for listener in &current.listeners {
+            let (Some(held), Some(material)) = (certificates.get(&listener.name), &listener.tls) else { continue };
+            if let Err(error) = held.replace(material) {
+                tracing::error!(%error, listener = %listener.name, "certificate not replaced, the old one stays");
+            }
+        }
+    }
 }
 
 impl Running {
     /// Waits for the end: a finished drain, or a second signal.
     pub async fn wait(self) -> anyhow::Result<ExitCode> {
-        let Self {
-            drain,
-            config,
-            tasks,
-            ..
-        } = self;
-        let signals = drain
-            .signals(|| config.borrow().drain.timeout)
-            .context("signal handlers")?;
+        let Self { drain, config, tasks, .. } = self;
+        let signals = drain.signals(|| config.borrow().drain.timeout).context("signal handlers")?;
         let code = tokio::select! {
             () = signals => ExitCode::FAILURE,
             outcome = drain.complete() => match outcome {

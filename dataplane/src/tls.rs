@@ -88,9 +88,14 @@ pub fn server_config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsErr
         .map_err(setup)?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|error| match error {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch,
-            other => TlsError::Certificate(other.to_string()),
+        .map_err(|error| {
+            let is_mismatch =
+                error == rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch);
+            if is_mismatch {
+                TlsError::Mismatch
+            } else {
+                TlsError::Certificate(error.to_string())
+            }
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -117,8 +122,11 @@ fn certificate_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErro
 
 /// Without the text at fault, which may be a line of the key.
 fn pem_error(error: &rustls_pki_types::pem::Error) -> String {
-    match error {
-        rustls_pki_types::pem::Error::NoItemsFound => "no PEM section with a key".to_owned(),
-        _ => "not PEM".to_owned(),
+    let is_missing = matches!(error, rustls_pki_types::pem::Error::NoItemsFound);
+    if is_missing {
+        "no PEM section with a key"
+    } else {
+        "not PEM"
     }
+    .to_owned()
 }

@@ -97,7 +97,10 @@ pub struct Heartbeat {
 
 impl Default for Heartbeat {
     fn default() -> Self {
-        Self { interval: interval(), timeout: timeout() }
+        Self {
+            interval: interval(),
+            timeout: timeout(),
+        }
     }
 }
 

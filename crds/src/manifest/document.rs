@@ -18,8 +18,17 @@ const GATEWAY_VERSION: &str = "sluice.dev/v1alpha1";
 const LIST_DEPTH_MAX: usize = 4;
 
 /// Adds the objects of a document, which came from `file`.
-pub(super) fn take(file: &str, document: Value, objects: &mut Objects, problems: &mut Vec<Problem>) {
-    let mut reader = Reader { file, objects, problems };
+pub(super) fn take(
+    file: &str,
+    document: Value,
+    objects: &mut Objects,
+    problems: &mut Vec<Problem>,
+) {
+    let mut reader = Reader {
+        file,
+        objects,
+        problems,
+    };
     reader.document(document, 0);
 }
 
@@ -36,33 +45,66 @@ impl Reader<'_> {
             Value::Null => return,
             Value::Object(map) => map,
             Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                return self.refuse("a document is not an object", "write apiVersion, kind, metadata and spec");
+                return self.refuse(
+                    "a document is not an object",
+                    "write apiVersion, kind, metadata and spec",
+                );
             }
         };
-        let text = |key: &str| document.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |key: &str| {
+            document
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let (kind, version) = (text("kind"), text("apiVersion"));
         let list = kind == "List" || (kind.ends_with("List") && document.contains_key("items"));
         if list {
             let items = document.remove("items").unwrap_or_default();
             let Value::Array(items) = items else {
-                return self.refuse(format!("{kind} has no list of items"), "give it items, or remove it");
+                return self.refuse(
+                    format!("{kind} has no list of items"),
+                    "give it items, or remove it",
+                );
             };
             if depth >= LIST_DEPTH_MAX {
-                return self.refuse("lists are nested too deeply", "put the objects into one List");
+                return self.refuse(
+                    "lists are nested too deeply",
+                    "put the objects into one List",
+                );
             }
-            return items.into_iter().for_each(|item| self.document(item, depth + 1));
+            return items
+                .into_iter()
+                .for_each(|item| self.document(item, depth + 1));
         }
         let wanted = match kind.as_str() {
             "Gateway" => GATEWAY_VERSION,
             "Secret" | "ConfigMap" => "v1",
-            "" => return self.refuse("a document has no kind", format!("write kind: {}", KINDS.join(", kind: "))),
+            "" => {
+                return self.refuse(
+                    "a document has no kind",
+                    format!("write kind: {}", KINDS.join(", kind: ")),
+                );
+            }
             other => return self.unknown_kind(other),
         };
-        let Some((namespace, name)) = self.identity(&kind, &document) else { return };
+        let Some((namespace, name)) = self.identity(&kind, &document) else {
+            return;
+        };
         let object = format!("{kind} {namespace}/{name}");
         if version != wanted {
-            let what = if version.is_empty() { "missing".to_owned() } else { format!("{} is unknown", quoted(&version)) };
-            self.problems.push(Problem::new(&object, "apiVersion", what, format!("write {wanted}")));
+            let what = if version.is_empty() {
+                "missing".to_owned()
+            } else {
+                format!("{} is unknown", quoted(&version))
+            };
+            self.problems.push(Problem::new(
+                &object,
+                "apiVersion",
+                what,
+                format!("write {wanted}"),
+            ));
         }
         match kind.as_str() {
             "Gateway" => self.gateway(&object, namespace, name, document),
@@ -71,18 +113,26 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, what: impl Into<String>, instead: impl Into<String>) {
-        self.objects.incomplete = true;
-        self.problems.push(Problem::new(format!("file {}", self.file), "", what, instead));
+        self.problems.push(Problem::new(
+            format!("file {}", self.file),
+            "",
+            what,
+            instead,
+        ));
     }
 
     fn unknown_kind(&mut self, kind: &str) {
-        self.objects.incomplete = true;
         let instead = match nearest(kind, KINDS) {
             Some(known) => format!("write {known}"),
             None => format!("write one of {}", KINDS.join(", ")),
         };
         let what = format!("{} is an unknown kind", quoted(kind));
-        self.problems.push(Problem::new(format!("file {}", self.file), "kind", what, instead));
+        self.problems.push(Problem::new(
+            format!("file {}", self.file),
+            "kind",
+            what,
+            instead,
+        ));
     }
 
     /// Namespace and name.
@@ -97,67 +147,137 @@ impl Reader<'_> {
         let valid = |text: &str| pattern::matches(OBJECT_NAME, text) && text.len() <= 253;
         for (key, text) in [("name", name), ("namespace", namespace)] {
             if !valid(text) {
-                self.objects.incomplete = true;
-                let what = if field(key).is_none() { "missing".to_owned() } else { "not a name".to_owned() };
+                let what = if field(key).is_none() {
+                    "missing".to_owned()
+                } else {
+                    "not a name".to_owned()
+                };
                 let instead = format!("write {}", pattern::description(OBJECT_NAME));
                 let object = format!("file {}", self.file);
-                self.problems.push(Problem::new(object, format!("{kind} metadata.{key}"), what, instead));
+                self.problems.push(Problem::new(
+                    object,
+                    format!("{kind} metadata.{key}"),
+                    what,
+                    instead,
+                ));
                 return None;
             }
         }
         Some((namespace.to_owned(), name.to_owned()))
     }
 
-    fn gateway(&mut self, object: &str, namespace: String, name: String, mut document: Map<String, Value>) {
-        self.known_fields(object, &document, &["apiVersion", "kind", "metadata", "spec", "status"]);
+    fn gateway(
+        &mut self,
+        object: &str,
+        namespace: String,
+        name: String,
+        mut document: Map<String, Value>,
+    ) {
+        self.known_fields(
+            object,
+            &document,
+            &["apiVersion", "kind", "metadata", "spec", "status"],
+        );
         let spec = document.remove("spec").unwrap_or_default();
-        self.objects.gateways.push(GatewayObject { namespace, name, spec });
+        self.objects.gateways.push(GatewayObject {
+            namespace,
+            name,
+            spec,
+        });
     }
 
     fn known_fields(&mut self, object: &str, document: &Map<String, Value>, known: &[&str]) {
-        for field in document.keys().filter(|field| !known.contains(&field.as_str())) {
+        for field in document
+            .keys()
+            .filter(|field| !known.contains(&field.as_str()))
+        {
             let instead = match nearest(field, known.iter().copied()) {
                 Some(near) => format!("write {near}"),
                 None => format!("remove it, or write one of {}", known.join(", ")),
             };
-            self.problems.push(Problem::new(object, field.escape_debug().to_string(), "unknown field", instead));
+            self.problems.push(Problem::new(
+                object,
+                field.escape_debug().to_string(),
+                "unknown field",
+                instead,
+            ));
         }
     }
 
-    fn holder(&mut self, kind: &str, object: &str, key: (String, String), document: Map<String, Value>) {
+    fn holder(
+        &mut self,
+        kind: &str,
+        object: &str,
+        key: (String, String),
+        document: Map<String, Value>,
+    ) {
         let common = ["apiVersion", "kind", "metadata", "type", "immutable"];
         let secret = kind == "Secret";
         // Plain text, and base64; plain text wins, as it does on the API server.
-        let (encoded, plain) = if secret { ("data", "stringData") } else { ("binaryData", "data") };
-        self.known_fields(object, &document, &[&common[..], &[encoded, plain]].concat());
+        let (encoded, plain) = if secret {
+            ("data", "stringData")
+        } else {
+            ("binaryData", "data")
+        };
+        self.known_fields(
+            object,
+            &document,
+            &[&common[..], &[encoded, plain]].concat(),
+        );
         let mut data: Data = BTreeMap::new();
         for (section, decode) in [(encoded, true), (plain, false)] {
             self.section(object, section, document.get(section), decode, &mut data);
         }
-        let known = if secret { &mut self.objects.secrets } else { &mut self.objects.config_maps };
+        let known = if secret {
+            &mut self.objects.secrets
+        } else {
+            &mut self.objects.config_maps
+        };
         if known.insert(key, data).is_some() {
             let instead = "keep one of them, or rename one";
-            self.problems.push(Problem::new(object, "metadata.name", "two objects have this name", instead));
+            self.problems.push(Problem::new(
+                object,
+                "metadata.name",
+                "two objects have this name",
+                instead,
+            ));
         }
     }
 
-    fn section(&mut self, object: &str, section: &str, entries: Option<&Value>, decode: bool, data: &mut Data) {
+    fn section(
+        &mut self,
+        object: &str,
+        section: &str,
+        entries: Option<&Value>,
+        decode: bool,
+        data: &mut Data,
+    ) {
         let entries = match entries {
             None | Some(Value::Null) => return,
             Some(Value::Object(entries)) => entries,
             Some(_) => {
                 let what = "not a map of keys and values";
-                return self.problems.push(Problem::new(object, section, what, "write key: value lines"));
+                return self.problems.push(Problem::new(
+                    object,
+                    section,
+                    what,
+                    "write key: value lines",
+                ));
             }
         };
         for (key, value) in entries {
             let field = format!("{section}[{}]", quoted(key));
             let Some(text) = value.as_str() else {
-                let problem = Problem::new(object, field, "the value is not text", "put it in quotes");
+                let problem =
+                    Problem::new(object, field, "the value is not text", "put it in quotes");
                 self.problems.push(problem);
                 continue;
             };
-            let bytes = if decode { decode_base64(text) } else { Some(text.as_bytes().to_vec()) };
+            let bytes = if decode {
+                decode_base64(text)
+            } else {
+                Some(text.as_bytes().to_vec())
+            };
             match bytes {
                 Some(bytes) => {
                     data.insert(key.clone(), Secret::new(bytes));
@@ -168,7 +288,12 @@ impl Reader<'_> {
                     } else {
                         "encode the value, or write it as it is under data"
                     };
-                    self.problems.push(Problem::new(object, field, "the value is not base64", instead));
+                    self.problems.push(Problem::new(
+                        object,
+                        field,
+                        "the value is not base64",
+                        instead,
+                    ));
                 }
             }
         }

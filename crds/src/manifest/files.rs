@@ -21,13 +21,22 @@ const FILES_MAX: usize = 4096;
 pub(super) fn manifests(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Vec<(String, String)> {
     let mut texts = Vec::new();
     for path in paths {
-        let files = if path.is_dir() { yaml_files(path) } else { Ok(vec![path.clone()]) };
+        let files = if path.is_dir() {
+            yaml_files(path)
+        } else {
+            Ok(vec![path.clone()])
+        };
         match files {
             Err(error) => problems.push(unreadable(path, &error)),
             Ok(files) if files.is_empty() => {
                 let object = format!("file {}", path.display());
                 let instead = "put .yaml files into it, or name the files";
-                problems.push(Problem::new(object, "", "the directory holds no manifest", instead));
+                problems.push(Problem::new(
+                    object,
+                    "",
+                    "the directory holds no manifest",
+                    instead,
+                ));
             }
             Ok(files) => {
                 for file in files {
@@ -55,7 +64,10 @@ pub(super) fn mounted(dir: &Path, problems: &mut Vec<Problem>) -> BTreeMap<Strin
     for (object, key, path) in keys {
         match read(&path, KEY_BYTES_MAX) {
             Ok(bytes) => {
-                objects.entry(object).or_default().insert(key, Secret::new(bytes));
+                objects
+                    .entry(object)
+                    .or_default()
+                    .insert(key, Secret::new(bytes));
             }
             Err(error) => problems.push(unreadable(&path, &error)),
         }
@@ -66,13 +78,20 @@ pub(super) fn mounted(dir: &Path, problems: &mut Vec<Problem>) -> BTreeMap<Strin
 pub(super) fn fingerprint(paths: &[PathBuf], secrets_dir: Option<&Path>) -> u64 {
     let mut hash = DefaultHasher::new();
     for path in paths {
-        let files = if path.is_dir() { yaml_files(path).unwrap_or_default() } else { vec![path.clone()] };
+        let files = if path.is_dir() {
+            yaml_files(path).unwrap_or_default()
+        } else {
+            vec![path.clone()]
+        };
         for file in files {
             file.hash(&mut hash);
             read(&file, MANIFEST_BYTES_MAX).ok().hash(&mut hash);
         }
     }
-    for (object, key, path) in secrets_dir.and_then(|dir| mounted_keys(dir).ok()).unwrap_or_default() {
+    for (object, key, path) in secrets_dir
+        .and_then(|dir| mounted_keys(dir).ok())
+        .unwrap_or_default()
+    {
         (object, key, read(&path, KEY_BYTES_MAX).ok()).hash(&mut hash);
     }
     hash.finish()
@@ -91,9 +110,13 @@ fn yaml_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
 fn mounted_keys(dir: &Path) -> io::Result<Vec<(String, String, PathBuf)>> {
     let mut keys = Vec::new();
     for object in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
-        let Some(name) = file_name(&object) else { continue };
+        let Some(name) = file_name(&object) else {
+            continue;
+        };
         for path in entries(&object)?.into_iter().filter(|path| path.is_file()) {
-            let Some(key) = file_name(&path) else { continue };
+            let Some(key) = file_name(&path) else {
+                continue;
+            };
             if keys.len() >= FILES_MAX {
                 return Err(io::Error::other(format!("more than {FILES_MAX} files")));
             }
@@ -120,13 +143,17 @@ fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn file_name(path: &Path) -> Option<String> {
-    path.file_name().and_then(|name| name.to_str()).map(str::to_owned)
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .map(str::to_owned)
 }
 
 fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that fits from one that does not.
-    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(bytes_max + 1)
+        .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
         return Err(io::Error::other(format!("larger than {bytes_max} bytes")));
     }
@@ -139,5 +166,10 @@ fn utf8(bytes: Vec<u8>) -> io::Result<String> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let object = format!("file {}", path.display());
-    Problem::new(object, "", format!("cannot be read: {error}"), "name a file that exists and may be read")
+    Problem::new(
+        object,
+        "",
+        format!("cannot be read: {error}"),
+        "name a file that exists and may be read",
+    )
 }

@@ -6,7 +6,10 @@ use crate::gateway::{Access, ChannelOptions, Delta, Feature, SubscribeAccess, Sw
 use super::{Context, duration};
 
 pub(super) fn options(spec: &ChannelOptions, path: &str, context: &mut Context<'_>) -> Namespace {
-    for (name, feature) in [("recovery", spec.recovery), ("positioning", spec.positioning)] {
+    for (name, feature) in [
+        ("recovery", spec.recovery),
+        ("positioning", spec.positioning),
+    ] {
         if spec.history.is_none() && feature != Feature::Disabled {
             let what = format!("{name} needs history, and these channels keep none");
             let instead = format!("write history: {{size: 100, ttl: 5m}}, or {name}: Disabled");

@@ -36,7 +36,9 @@ pub(super) fn parse_or_zero(text: &str) -> Duration {
 fn unit(text: &str) -> Option<(u64, &str)> {
     // `ms` before `m`: both start with the same letter.
     let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    units.into_iter().find_map(|(unit, ms)| text.strip_prefix(unit).map(|rest| (ms, rest)))
+    units
+        .into_iter()
+        .find_map(|(unit, ms)| text.strip_prefix(unit).map(|rest| (ms, rest)))
 }
 
 #[cfg(test)]
@@ -45,11 +47,29 @@ mod tests {
 
     #[test]
     fn durations() {
-        let good = [("0s", 0), ("25s", 25_000), ("1h30m", 5_400_000), ("1m500ms", 60_500), ("99999h", 359_996_400_000)];
+        let good = [
+            ("0s", 0),
+            ("25s", 25_000),
+            ("1h30m", 5_400_000),
+            ("1m500ms", 60_500),
+            ("99999h", 359_996_400_000),
+        ];
         for (text, ms) in good {
             assert_eq!(parse(text), Some(Duration::from_millis(ms)), "{text}");
         }
-        for bad in ["", "5", "s", "1.5h", "-1s", "1d", "1 s", "100000s", "1s1s1s1s1s", "1sx", "١s"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "1.5h",
+            "-1s",
+            "1d",
+            "1 s",
+            "100000s",
+            "1s1s1s1s1s",
+            "1sx",
+            "١s",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -23,22 +23,40 @@ pub(super) fn tls(name: &str, path: &str, context: &mut Context<'_>) -> Option<T
     let data = references::object(Holder::Secret, name, &field, context)?;
     let certificate = references::value(data, "Secret", name, "tls.crt", &field, context);
     let private_key = references::value(data, "Secret", name, "tls.key", &field, context);
-    let chain = certificate.as_ref().and_then(|pem| certificates(pem, name, &field, context));
-    let key = private_key.as_ref().and_then(|pem| match PrivateKeyDer::from_pem_slice(pem.expose()) {
-        Ok(key) => Some(key),
-        Err(_) => {
-            let what = format!("tls.key of Secret {}/{name} is not a private key", context.namespace);
-            context.problem(&field, what, "put an unencrypted PEM private key there");
-            None
-        }
-    });
+    let chain = certificate
+        .as_ref()
+        .and_then(|pem| certificates(pem, name, &field, context));
+    let key =
+        private_key
+            .as_ref()
+            .and_then(|pem| match PrivateKeyDer::from_pem_slice(pem.expose()) {
+                Ok(key) => Some(key),
+                Err(_) => {
+                    let what = format!(
+                        "tls.key of Secret {}/{name} is not a private key",
+                        context.namespace
+                    );
+                    context.problem(&field, what, "put an unencrypted PEM private key there");
+                    None
+                }
+            });
     let (chain, key) = (chain?, key?);
     if let Err(error) = CertifiedKey::from_der(chain, key, &ring::default_provider()) {
-        let what = format!("Secret {}/{name} cannot be served: {error}", context.namespace);
-        context.problem(&field, what, "put a certificate (tls.crt) and its own private key (tls.key) there");
+        let what = format!(
+            "Secret {}/{name} cannot be served: {error}",
+            context.namespace
+        );
+        context.problem(
+            &field,
+            what,
+            "put a certificate (tls.crt) and its own private key (tls.key) there",
+        );
         return None;
     }
-    Some(TlsMaterial { certificate: certificate?, private_key: private_key? })
+    Some(TlsMaterial {
+        certificate: certificate?,
+        private_key: private_key?,
+    })
 }
 
 fn certificates(
@@ -50,8 +68,15 @@ fn certificates(
     match CertificateDer::pem_slice_iter(pem.expose()).collect::<Result<Vec<_>, _>>() {
         Ok(chain) if !chain.is_empty() => Some(chain),
         _ => {
-            let what = format!("tls.crt of Secret {}/{name} is not a certificate", context.namespace);
-            context.problem(field, what, "put the PEM certificate chain there, the server's own first");
+            let what = format!(
+                "tls.crt of Secret {}/{name} is not a certificate",
+                context.namespace
+            );
+            context.problem(
+                field,
+                what,
+                "put the PEM certificate chain there, the server's own first",
+            );
             None
         }
     }
@@ -62,19 +87,28 @@ pub(super) fn public_keys(pem: &Secret, field: &str, context: &mut Context<'_>) 
     let instead = "put PEM public keys there: RSA, EC P-256 or P-384, or Ed25519";
     let blocks = blocks(pem.expose());
     if blocks.is_empty() || blocks.len() > PUBLIC_KEYS_MAX {
-        let what = if blocks.is_empty() { "the value is not a PEM key" } else { "the value holds too many keys" };
+        let what = if blocks.is_empty() {
+            "the value is not a PEM key"
+        } else {
+            "the value holds too many keys"
+        };
         context.problem(field, what, instead);
         return Vec::new();
     }
     let mut keys = Vec::with_capacity(blocks.len());
     for block in blocks {
         if block.contains("PRIVATE KEY") {
-            let instead = "put only the public key there; keep the private one with who signs tokens";
+            let instead =
+                "put only the public key there; keep the private one with who signs tokens";
             context.problem(field, "the value is a private key", instead);
         } else if is_public_key(block.as_bytes()) {
             keys.push(Secret::new(block.into_bytes()));
         } else {
-            context.problem(field, "the value is not a public key that tokens can be verified with", instead);
+            context.problem(
+                field,
+                "the value is not a public key that tokens can be verified with",
+                instead,
+            );
         }
     }
     keys
@@ -106,14 +140,28 @@ fn blocks(bytes: &[u8]) -> Vec<String> {
 }
 
 /// A JSON Web Key Set with at least one key.
-pub(super) fn check_key_set(document: &Secret, field: &str, context: &mut Context<'_>) -> Option<()> {
+pub(super) fn check_key_set(
+    document: &Secret,
+    field: &str,
+    context: &mut Context<'_>,
+) -> Option<()> {
     let set: Option<Value> = serde_json::from_slice(document.expose()).ok();
-    let keys = set.as_ref().and_then(|set| set.get("keys")).and_then(Value::as_array);
-    let typed = |keys: &Vec<Value>| keys.iter().all(|key| key.get("kty").is_some_and(Value::is_string));
+    let keys = set
+        .as_ref()
+        .and_then(|set| set.get("keys"))
+        .and_then(Value::as_array);
+    let typed = |keys: &Vec<Value>| {
+        keys.iter()
+            .all(|key| key.get("kty").is_some_and(Value::is_string))
+    };
     match keys {
         Some(keys) if !keys.is_empty() && typed(keys) => Some(()),
         Some(_) => {
-            context.problem(field, "the key set holds no key, or one without kty", "put the keys into it");
+            context.problem(
+                field,
+                "the key set holds no key, or one without kty",
+                "put the keys into it",
+            );
             None
         }
         None => {

@@ -7,8 +7,14 @@ use super::{Context, duration};
 
 pub(super) fn limits(spec: &Limits, context: &mut Context<'_>) -> config::Limits {
     if spec.queue_bytes_per_client < spec.message_bytes {
-        let what = format!("{} holds no message of messageBytes", spec.queue_bytes_per_client);
-        let instead = format!("write {} or more, or lower messageBytes", spec.message_bytes);
+        let what = format!(
+            "{} holds no message of messageBytes",
+            spec.queue_bytes_per_client
+        );
+        let instead = format!(
+            "write {} or more, or lower messageBytes",
+            spec.message_bytes
+        );
         context.problem("spec.relay.limits.queueBytesPerClient", what, instead);
     }
     config::Limits {
@@ -29,8 +35,15 @@ pub(super) fn heartbeat(spec: &Heartbeat, context: &mut Context<'_>) -> config::
     let interval = duration::parse_or_zero(&spec.interval);
     let timeout = duration::parse_or_zero(&spec.timeout);
     if timeout >= interval {
-        let what = format!("{} is not shorter than the interval of {}", spec.timeout, spec.interval);
-        context.problem("spec.relay.heartbeat.timeout", what, "write a shorter timeout, or a longer interval");
+        let what = format!(
+            "{} is not shorter than the interval of {}",
+            spec.timeout, spec.interval
+        );
+        context.problem(
+            "spec.relay.heartbeat.timeout",
+            what,
+            "write a shorter timeout, or a longer interval",
+        );
     }
     config::Heartbeat { interval, timeout }
 }

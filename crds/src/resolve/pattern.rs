@@ -14,7 +14,9 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
         OBJECT_NAME => all(|b| is_label(b) || b == b'.') && ends_are_alphanumeric(text),
         LABEL => all(is_label) && ends_are_alphanumeric(text),
         DATA_KEY => all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
-        CHANNEL_NAMESPACE => text.len() >= 2 && all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)),
+        CHANNEL_NAMESPACE => {
+            text.len() >= 2 && all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        }
         _ => true,
     }
 }
@@ -38,5 +40,8 @@ fn is_label(byte: u8) -> bool {
 fn ends_are_alphanumeric(text: &str) -> bool {
     let first = text.bytes().next();
     let last = text.bytes().next_back();
-    [first, last].iter().flatten().all(u8::is_ascii_alphanumeric)
+    [first, last]
+        .iter()
+        .flatten()
+        .all(u8::is_ascii_alphanumeric)
 }

@@ -8,10 +8,19 @@ use crate::problem::{nearest, quoted};
 use super::Context;
 
 /// The data of an object; reports at `field` when there is none.
-pub(super) fn object<'a>(holder: Holder, name: &str, field: &str, context: &mut Context<'a>) -> Option<&'a Data> {
+pub(super) fn object<'a>(
+    holder: Holder,
+    name: &str,
+    field: &str,
+    context: &mut Context<'a>,
+) -> Option<&'a Data> {
     let data = context.objects.data(holder, context.namespace, name);
     if data.is_none() {
-        let what = format!("{} {}/{name} does not exist", holder.kind(), context.namespace);
+        let what = format!(
+            "{} {}/{name} does not exist",
+            holder.kind(),
+            context.namespace
+        );
         let instead = format!("add the {}, or name one that exists", holder.kind());
         context.problem(field, what, instead);
     }
@@ -19,9 +28,20 @@ pub(super) fn object<'a>(holder: Holder, name: &str, field: &str, context: &mut 
 }
 
 /// The value under a key that must exist; `field` is the path of the key's name.
-pub(super) fn value(data: &Data, kind: &str, name: &str, key: &str, field: &str, context: &mut Context<'_>) -> Option<Secret> {
+pub(super) fn value(
+    data: &Data,
+    kind: &str,
+    name: &str,
+    key: &str,
+    field: &str,
+    context: &mut Context<'_>,
+) -> Option<Secret> {
     let Some(value) = data.get(key) else {
-        let what = format!("{kind} {}/{name} has no key {}", context.namespace, quoted(key));
+        let what = format!(
+            "{kind} {}/{name} has no key {}",
+            context.namespace,
+            quoted(key)
+        );
         let instead = match nearest(key, data.keys().map(String::as_str)) {
             Some(near) => format!("write {near}"),
             None if data.is_empty() => "add the key to it".to_owned(),
@@ -31,7 +51,11 @@ pub(super) fn value(data: &Data, kind: &str, name: &str, key: &str, field: &str,
         return None;
     };
     if value.expose().is_empty() {
-        let what = format!("key {} of {kind} {}/{name} is empty", quoted(key), context.namespace);
+        let what = format!(
+            "key {} of {kind} {}/{name} is empty",
+            quoted(key),
+            context.namespace
+        );
         context.problem(field, what, "give it a value");
         return None;
     }
@@ -39,9 +63,21 @@ pub(super) fn value(data: &Data, kind: &str, name: &str, key: &str, field: &str,
 }
 
 /// The value that a reference at `path` names.
-pub(super) fn follow(holder: Holder, key: &SecretKey, path: &str, context: &mut Context<'_>) -> Option<Secret> {
+pub(super) fn follow(
+    holder: Holder,
+    key: &SecretKey,
+    path: &str,
+    context: &mut Context<'_>,
+) -> Option<Secret> {
     let data = object(holder, &key.name, &format!("{path}.name"), context)?;
-    value(data, holder.kind(), &key.name, &key.key, &format!("{path}.key"), context)
+    value(
+        data,
+        holder.kind(),
+        &key.name,
+        &key.key,
+        &format!("{path}.key"),
+        context,
+    )
 }
 
 /// A password-like value of a Secret. One line of text that ends with a line break got it by accident, from an editor
@@ -49,14 +85,20 @@ pub(super) fn follow(holder: Holder, key: &SecretKey, path: &str, context: &mut 
 pub(super) fn text(key: &SecretKey, path: &str, context: &mut Context<'_>) -> Option<Secret> {
     let secret = follow(Holder::Secret, key, path, context)?;
     let bytes = secret.expose();
-    let is_text = bytes.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    let is_text = bytes
+        .iter()
+        .all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
     let field = format!("{path}.key");
     if bytes.iter().all(u8::is_ascii_whitespace) {
         context.problem(field, "the value is blank", "give it a value");
         return None;
     }
     if is_text && bytes.ends_with(b"\n") {
-        context.problem(field, "the value ends with a line break", "write it without, as printf does and echo does not");
+        context.problem(
+            field,
+            "the value ends with a line break",
+            "write it without, as printf does and echo does not",
+        );
         return None;
     }
     Some(secret)

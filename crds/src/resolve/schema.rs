@@ -16,7 +16,9 @@ use crate::problem::{Problem, nearest, quoted};
 /// The schema of `spec`.
 static SPEC: LazyLock<Value> = LazyLock::new(|| {
     let crd = serde_json::to_value(gateway::crd()).expect("a CRD has string keys only");
-    crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").cloned().unwrap_or_default()
+    crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec")
+        .cloned()
+        .unwrap_or_default()
 });
 
 /// What a check found.
@@ -28,19 +30,29 @@ pub(super) struct Checked {
 }
 
 pub(super) fn check(object: &str, spec: &Value) -> Checked {
-    let mut walk = Walk { object, problems: Vec::new(), concerned: Vec::new() };
+    let mut walk = Walk {
+        object,
+        problems: Vec::new(),
+        concerned: Vec::new(),
+    };
     let repaired = if spec.is_null() {
         walk.report("spec", "missing", "write spec with listeners and relay");
         placeholder(&SPEC)
     } else {
         walk.value(&SPEC, spec, "spec")
     };
-    Checked { problems: walk.problems, concerned: walk.concerned, repaired }
+    Checked {
+        problems: walk.problems,
+        concerned: walk.concerned,
+        repaired,
+    }
 }
 
 /// Whether a field is the one at `path` or inside it.
 pub(super) fn is_at_or_below(field: &str, path: &str) -> bool {
-    field.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    field
+        .strip_prefix(path)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 struct Walk<'a> {
@@ -52,7 +64,8 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn report(&mut self, path: &str, what: impl Into<String>, instead: impl Into<String>) {
         self.concerned.push(path.to_owned());
-        self.problems.push(Problem::new(self.object, path, what, instead));
+        self.problems
+            .push(Problem::new(self.object, path, what, instead));
     }
 
     /// The value if it fits, else one that does.
@@ -61,8 +74,12 @@ impl Walk<'_> {
             ("object", Value::Object(map)) => Value::Object(self.object(schema, map, path)),
             ("array", Value::Array(items)) => Value::Array(self.list(schema, items, path)),
             ("object" | "array", other) => {
-                let wanted = if kind(schema) == "object" { "fields" } else { "a list" };
-                self.report(path, format!("{} stands here", name_of(other)), format!("write {wanted}"));
+                let wanted = scalar::wanted(schema, path);
+                self.report(
+                    path,
+                    format!("{} stands here", name_of(other)),
+                    format!("write {wanted}"),
+                );
                 placeholder(schema)
             }
             _ => match scalar::check(schema, value, path) {
@@ -75,40 +92,70 @@ impl Walk<'_> {
         }
     }
 
-    fn object(&mut self, schema: &Value, map: &Map<String, Value>, path: &str) -> Map<String, Value> {
+    fn object(
+        &mut self,
+        schema: &Value,
+        map: &Map<String, Value>,
+        path: &str,
+    ) -> Map<String, Value> {
         let none = Map::new();
-        let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
+        let properties = schema
+            .get("properties")
+            .and_then(Value::as_object)
+            .unwrap_or(&none);
         let mut fitting = Map::new();
         for (field, value) in map {
             match properties.get(field) {
                 // As on the API server, null is the same as absent.
                 Some(_) if value.is_null() => {}
                 Some(property) => {
-                    fitting.insert(field.clone(), self.value(property, value, &format!("{path}.{field}")));
+                    fitting.insert(
+                        field.clone(),
+                        self.value(property, value, &format!("{path}.{field}")),
+                    );
                 }
                 None => self.unknown(properties, field, map, path),
             }
         }
-        let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
-        for field in required.filter_map(Value::as_str).filter(|field| !fitting.contains_key(*field)) {
+        let required = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        for field in required.filter_map(Value::as_str) {
+            if fitting.contains_key(field) {
+                continue;
+            }
             let property = properties.get(field).unwrap_or(&Value::Null);
             // A misspelt name has been reported already, with this one as what to write.
             let misspelt = map.keys().any(|key| {
-                !properties.contains_key(key) && nearest(key, properties.keys().map(String::as_str)) == Some(field)
+                !properties.contains_key(key)
+                    && nearest(key, properties.keys().map(String::as_str)) == Some(field)
             });
             let missing = format!("{path}.{field}");
             if misspelt {
                 self.concerned.push(missing);
             } else {
-                self.report(&missing, "missing", format!("add {field}: {}", scalar::wanted(property, field)));
+                self.report(
+                    &missing,
+                    "missing",
+                    format!("add {field}: {}", scalar::wanted(property, field)),
+                );
             }
             fitting.insert(field.to_owned(), placeholder(property));
         }
         fitting
     }
 
-    fn unknown(&mut self, properties: &Map<String, Value>, field: &str, map: &Map<String, Value>, path: &str) {
-        let near = nearest(field, properties.keys().map(String::as_str)).filter(|near| !map.contains_key(*near));
+    fn unknown(
+        &mut self,
+        properties: &Map<String, Value>,
+        field: &str,
+        map: &Map<String, Value>,
+        path: &str,
+    ) {
+        let near = nearest(field, properties.keys().map(String::as_str))
+            .filter(|near| !map.contains_key(*near));
         let instead = match near {
             Some(near) => format!("write {near}"),
             None => {
@@ -116,20 +163,38 @@ impl Walk<'_> {
                 format!("remove it, or write one of {}", known.join(", "))
             }
         };
-        let shown = if is_plain(field) { format!("{path}.{field}") } else { format!("{path}[{}]", quoted(field)) };
-        self.problems.push(Problem::new(self.object, shown, "unknown field", instead));
+        let shown = if is_plain(field) {
+            format!("{path}.{field}")
+        } else {
+            format!("{path}[{}]", quoted(field))
+        };
+        self.problems
+            .push(Problem::new(self.object, shown, "unknown field", instead));
         // What the misspelt field would have said is unknown, so nothing is said of its absence.
-        self.concerned.extend(near.map(|near| format!("{path}.{near}")));
+        self.concerned
+            .extend(near.map(|near| format!("{path}.{near}")));
     }
 
     fn list(&mut self, schema: &Value, items: &[Value], path: &str) -> Vec<Value> {
-        let length = |key| schema.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-        let (min, max) = (length("minItems").unwrap_or(0), length("maxItems").unwrap_or(usize::MAX));
+        let length = |key| {
+            schema
+                .get(key)
+                .and_then(Value::as_u64)
+                .and_then(|n| usize::try_from(n).ok())
+        };
+        let (min, max) = (
+            length("minItems").unwrap_or(0),
+            length("maxItems").unwrap_or(usize::MAX),
+        );
         if items.len() < min {
             self.report(path, "the list is empty", format!("write {min} or more"));
         }
         if items.len() > max {
-            self.report(path, format!("{} entries are too many", items.len()), format!("write at most {max}"));
+            self.report(
+                path,
+                format!("{} entries are too many", items.len()),
+                format!("write at most {max}"),
+            );
         }
         let item_schema = schema.get("items").unwrap_or(&Value::Null);
         let fitting: Vec<Value> = items
@@ -138,7 +203,11 @@ impl Walk<'_> {
             .enumerate()
             .map(|(index, item)| self.value(item_schema, item, &format!("{path}[{index}]")))
             .collect();
-        let keys = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array).into_iter().flatten();
+        let keys = schema
+            .get("x-kubernetes-list-map-keys")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         for key in keys.filter_map(Value::as_str) {
             self.unique(&fitting, key, path);
         }
@@ -149,7 +218,9 @@ impl Walk<'_> {
         let mut first_with: BTreeMap<&str, usize> = BTreeMap::new();
         for (index, item) in items.iter().enumerate() {
             let field = format!("{path}[{index}].{key}");
-            let Some(text) = item.get(key).and_then(Value::as_str) else { continue };
+            let Some(text) = item.get(key).and_then(Value::as_str) else {
+                continue;
+            };
             if self.concerned.contains(&field) {
                 continue;
             }
@@ -164,11 +235,18 @@ impl Walk<'_> {
 }
 
 fn kind(schema: &Value) -> &str {
-    schema.get("type").and_then(Value::as_str).unwrap_or_default()
+    schema
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 fn is_plain(field: &str) -> bool {
-    !field.is_empty() && field.len() <= 64 && field.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    !field.is_empty()
+        && field.len() <= 64
+        && field
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
 }
 
 /// What stands there, without showing it: it may be a secret in the wrong place.
@@ -188,18 +266,40 @@ fn placeholder(schema: &Value) -> Value {
     if let Some(default) = schema.get("default") {
         return default.clone();
     }
-    if let Some(first) = schema.get("enum").and_then(Value::as_array).and_then(|choices| choices.first()) {
+    if let Some(first) = schema
+        .get("enum")
+        .and_then(Value::as_array)
+        .and_then(|choices| choices.first())
+    {
         return first.clone();
     }
     match kind(schema) {
         "object" => {
-            let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+            let required = schema
+                .get("required")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten();
             let fields = required.filter_map(Value::as_str);
-            let property = |field: &str| schema.get("properties").and_then(|all| all.get(field)).unwrap_or(&Value::Null);
-            Value::Object(fields.map(|field| (field.to_owned(), placeholder(property(field)))).collect())
+            let property = |field: &str| {
+                schema
+                    .get("properties")
+                    .and_then(|all| all.get(field))
+                    .unwrap_or(&Value::Null)
+            };
+            Value::Object(
+                fields
+                    .map(|field| (field.to_owned(), placeholder(property(field))))
+                    .collect(),
+            )
         }
         "array" => Value::Array(Vec::new()),
-        "integer" => Value::from(schema.get("minimum").and_then(Value::as_f64).map_or(0, |min| min as i64)),
+        "integer" => Value::from(
+            schema
+                .get("minimum")
+                .and_then(Value::as_f64)
+                .map_or(0, |min| min as i64),
+        ),
         "boolean" => Value::Bool(false),
         _ => Value::String(String::new()),
     }
@@ -213,30 +313,48 @@ mod tests {
     fn every(schema: &Value, visit: &mut impl FnMut(&Value)) {
         visit(schema);
         let properties = schema.get("properties").and_then(Value::as_object);
-        properties.into_iter().flat_map(Map::values).for_each(|property| every(property, visit));
-        schema.get("items").into_iter().for_each(|items| every(items, visit));
+        properties
+            .into_iter()
+            .flat_map(Map::values)
+            .for_each(|property| every(property, visit));
+        schema
+            .get("items")
+            .into_iter()
+            .for_each(|items| every(items, visit));
     }
 
     #[test]
     fn every_field_is_typed_bounded_and_documented() {
         let mut scalars = 0;
         every(&SPEC, &mut |schema| {
-            assert!(schema.get("description").is_some(), "no description: {schema}");
+            assert!(
+                schema.get("description").is_some(),
+                "no description: {schema}"
+            );
             match kind(schema) {
                 "object" => assert!(schema.get("properties").is_some(), "{schema}"),
                 "array" => assert!(schema.get("maxItems").is_some(), "no maxItems: {schema}"),
                 "integer" => {
                     scalars += 1;
-                    assert!(schema.get("minimum").is_some() && schema.get("maximum").is_some(), "{schema}");
+                    assert!(
+                        schema.get("minimum").is_some() && schema.get("maximum").is_some(),
+                        "{schema}"
+                    );
                 }
                 "string" => {
                     scalars += 1;
-                    assert!(schema.get("enum").is_some() || schema.get("maxLength").is_some(), "{schema}");
+                    assert!(
+                        schema.get("enum").is_some() || schema.get("maxLength").is_some(),
+                        "{schema}"
+                    );
                 }
                 other => panic!("{other:?} is no type of this API: {schema}"),
             }
             if let Some(known) = schema.get("pattern").and_then(Value::as_str) {
-                assert!(!pattern::matches(known, " "), "{known} is not known to `pattern`");
+                assert!(
+                    !pattern::matches(known, " "),
+                    "{known} is not known to `pattern`"
+                );
             }
         });
         assert!(scalars > 30, "the walk saw {scalars} fields only");

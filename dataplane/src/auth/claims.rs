@@ -18,6 +18,9 @@ use serde_json::value::RawValue;
 use super::{AuthError, Identity, Overrides, ServerSubscription, SubscriptionIdentity};
 use crate::relay::channel::account_is_valid;
 
+#[cfg(test)]
+mod tests;
+
 /// Longest time until a client has to show a new token, whatever the token says.
 const LIFETIME_MAX_S: u64 = 365 * 24 * 60 * 60;
 

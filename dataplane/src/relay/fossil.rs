@@ -318,13 +318,13 @@ mod tests {
         assert_eq!(create(b"", b"").as_slice(), b"0\n0;");
         assert_eq!(
             create(b"abc", b"abcd").as_slice(),
-            b"4\n4:abcd1XY~3_;".as_slice()
+            b"4\n4:abcd1XObD_;".as_slice()
         );
         assert_eq!(apply(b"", b"0\n0;").unwrap(), b"");
         // A copy of the whole, as other implementations write it.
         assert_eq!(
-            apply(b"abcd", b"4\n4@0,1XY~3_;"),
-            apply(b"", b"4\n4:abcd1XY~3_;")
+            apply(b"abcd", b"4\n4@0,1XObD_;"),
+            apply(b"", b"4\n4:abcd1XObD_;")
         );
     }
 

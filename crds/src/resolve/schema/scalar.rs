@@ -20,13 +20,23 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str) -> Result<(), Fin
             match number.as_i64() {
                 Some(number) if (min..=max).contains(&number) => Ok(()),
                 _ => {
-                    let what = if path.ends_with(".port") { "is not a port" } else { "is not such a number" };
-                    Err((format!("{number} {what}"), format!("write {}", wanted(schema, path))))
+                    let what = if path.ends_with(".port") {
+                        "is not a port"
+                    } else {
+                        "is out of range"
+                    };
+                    Err((
+                        format!("{number} {what}"),
+                        format!("write {}", wanted(schema, path)),
+                    ))
                 }
             }
         }
         ("string", Value::String(text)) => string(schema, text),
-        (_, other) => Err((format!("{} stands here", name_of(other)), format!("write {}", wanted(schema, path)))),
+        (_, other) => Err((
+            format!("{} stands here", name_of(other)),
+            format!("write {}", wanted(schema, path)),
+        )),
     }
 }
 
@@ -39,24 +49,50 @@ fn string(schema: &Value, text: &str) -> Result<(), Finding> {
             Some(near) => format!("write {near}"),
             None => format!("write {}", wanted(schema, "")),
         };
-        return Err((format!("{} is not one of the choices", quoted(text)), instead));
+        return Err((
+            format!("{} is not one of the choices", quoted(text)),
+            instead,
+        ));
     }
     let chars = text.chars().count() as u64;
     let length = |key| schema.get(key).and_then(Value::as_u64);
     if length("minLength").is_some_and(|min| chars < min) {
-        return Err(("too short".to_owned(), format!("write {}", wanted(schema, ""))));
+        return Err((
+            "too short".to_owned(),
+            format!("write {}", wanted(schema, "")),
+        ));
     }
     if let Some(max) = length("maxLength").filter(|max| chars > *max) {
-        return Err((format!("{chars} characters are too many"), format!("write at most {max}")));
+        return Err((
+            format!("{chars} characters are too many"),
+            format!("write at most {max}"),
+        ));
     }
-    let Some(known) = schema.get("pattern").and_then(Value::as_str) else { return Ok(()) };
+    let Some(known) = schema.get("pattern").and_then(Value::as_str) else {
+        return Ok(());
+    };
     if !pattern::matches(known, text) {
-        let what = if known == DURATION { "is not a duration" } else { "is not such a name" };
-        return Err((format!("{} {what}", quoted(text)), format!("write {}", wanted(schema, ""))));
+        let what = if known == DURATION {
+            "is not a duration"
+        } else {
+            "is not a valid name"
+        };
+        return Err((
+            format!("{} {what}", quoted(text)),
+            format!("write {}", wanted(schema, "")),
+        ));
     }
-    match (known == DURATION).then(|| duration_bounds(schema)).flatten() {
-        Some((min, max, _)) if duration::parse(text).is_some_and(|time| time < min || time > max) => {
-            Err((format!("{text} is out of range"), format!("write {}", wanted(schema, ""))))
+    match (known == DURATION)
+        .then(|| duration_bounds(schema))
+        .flatten()
+    {
+        Some((min, max, _))
+            if duration::parse(text).is_some_and(|time| time < min || time > max) =>
+        {
+            Err((
+                format!("{text} is out of range"),
+                format!("write {}", wanted(schema, "")),
+            ))
         }
         _ => Ok(()),
     }
@@ -66,7 +102,9 @@ fn string(schema: &Value, text: &str) -> Result<(), Finding> {
 pub(super) fn wanted(schema: &Value, path: &str) -> String {
     if let Some(choices) = choices(schema) {
         return match choices.split_last() {
-            Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+            Some((last, others)) if !others.is_empty() => {
+                format!("{} or {last}", others.join(", "))
+            }
             _ => choices.join(""),
         };
     }
@@ -76,7 +114,15 @@ pub(super) fn wanted(schema: &Value, path: &str) -> String {
             format!("a number from {min} to {max}")
         }
         "array" => "a list".to_owned(),
-        "object" => "its fields".to_owned(),
+        "object" => {
+            let properties = schema.get("properties").and_then(Value::as_object);
+            let fields: Vec<String> = properties
+                .into_iter()
+                .flat_map(|fields| fields.keys())
+                .map(|field| format!("{field}: ..."))
+                .collect();
+            format!("{{{}}}", fields.join(", "))
+        }
         _ => match schema.get("pattern").and_then(Value::as_str) {
             Some(DURATION) => match duration_bounds(schema) {
                 Some((_, _, bounds)) => format!("a duration from {bounds}"),
@@ -91,8 +137,16 @@ pub(super) fn wanted(schema: &Value, path: &str) -> String {
 
 fn range(schema: &Value) -> (i64, i64) {
     // The bounds of this API are small whole numbers; Kubernetes types them as floats.
-    let bound = |key| schema.get(key).and_then(Value::as_f64).map(|bound| bound as i64);
-    (bound("minimum").unwrap_or(i64::MIN), bound("maximum").unwrap_or(i64::MAX))
+    let bound = |key| {
+        schema
+            .get(key)
+            .and_then(Value::as_f64)
+            .map(|bound| bound as i64)
+    };
+    (
+        bound("minimum").unwrap_or(i64::MIN),
+        bound("maximum").unwrap_or(i64::MAX),
+    )
 }
 
 fn choices(schema: &Value) -> Option<Vec<&str>> {
@@ -102,10 +156,19 @@ fn choices(schema: &Value) -> Option<Vec<&str>> {
 
 /// Least and greatest duration, and both in words, from the one CEL rule that duration fields have.
 fn duration_bounds(schema: &Value) -> Option<(Duration, Duration, String)> {
-    let rule = schema.pointer("/x-kubernetes-validations/0/rule")?.as_str()?;
-    let mut bounds = rule.split("duration('").skip(1).filter_map(|rest| rest.split('\'').next());
+    let rule = schema
+        .pointer("/x-kubernetes-validations/0/rule")?
+        .as_str()?;
+    let mut bounds = rule
+        .split("duration('")
+        .skip(1)
+        .filter_map(|rest| rest.split('\'').next());
     let (min, max) = (bounds.next()?, bounds.next()?);
-    Some((duration::parse(min)?, duration::parse(max)?, format!("{min} to {max}")))
+    Some((
+        duration::parse(min)?,
+        duration::parse(max)?,
+        format!("{min} to {max}"),
+    ))
 }
 
 #[cfg(test)]
