@@ -20,7 +20,8 @@ impl Pattern {
         if pattern.len() > PATTERN_BYTES_MAX {
             return Err(ApiError::BadRequest);
         }
-        let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).empty_alternates(true);
+        let mut glob = GlobBuilder::new(pattern);
+        glob.literal_separator(false).backslash_escape(true).empty_alternates(true);
         let glob = glob.build().map_err(|_| ApiError::BadRequest)?;
         // A set of one: unlike a single matcher, it reports a pattern that nests too deep.
         let set = GlobSet::builder().add(glob).build().map_err(|_| ApiError::BadRequest)?;
