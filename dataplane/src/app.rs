@@ -47,7 +47,10 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
     if let Some(dir) = &args.data_dir {
         resources::prepare_data_dir(dir)?;
     }
-    let manifests = Manifests { paths: args.manifests.clone(), secrets_dir: args.secrets_dir.clone() };
+    let manifests = Manifests {
+        paths: args.manifests.clone(),
+        secrets_dir: args.secrets_dir.clone(),
+    };
     let config_watch = ConfigWatch::start(manifests, &mut registry)?;
     let config = config_watch.subscribe();
     let drain = Drain::new();
@@ -64,12 +67,18 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         config: config.clone(),
         log: telemetry::control(),
     };
-    let admin = Admin::bind(args.admin, state).await.with_context(|| format!("admin port {}", args.admin))?;
+    let admin = Admin::bind(args.admin, state)
+        .await
+        .with_context(|| format!("admin port {}", args.admin))?;
     let admin_address = admin.local_addr()?;
 
     tasks.spawn(admin.serve());
     tasks.spawn(config_watch.run(CONFIG_POLL_INTERVAL));
-    tasks.spawn(follow_config(config.clone(), Arc::clone(relay.shared()), certificates));
+    tasks.spawn(follow_config(
+        config.clone(),
+        Arc::clone(relay.shared()),
+        certificates,
+    ));
     tasks.spawn(relay.clone().keep_presence());
     let mut addresses = Vec::new();
     for listener in listeners {
@@ -79,7 +88,13 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
     }
     listening.release();
     tracing::info!(gateway = %current.name, admin = %admin_address, "serving");
-    Ok(Running { addresses, admin: admin_address, drain, config, tasks })
+    Ok(Running {
+        addresses,
+        admin: admin_address,
+        drain,
+        config,
+        tasks,
+    })
 }
 
 /// The relay on the embedded store, with its workers running.
@@ -90,12 +105,21 @@ fn start_relay(
     registry: &mut Registry,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<Relay> {
-    let workers = args.workers.unwrap_or_else(resources::cores).get().min(WORKERS_MAX);
-    let pressure = Pressure::new(workers, MemoryBudget::detect(args.memory_limit_bytes), registry);
+    let workers = args
+        .workers
+        .unwrap_or_else(resources::cores)
+        .get()
+        .min(WORKERS_MAX);
+    let pressure = Pressure::new(
+        workers,
+        MemoryBudget::detect(args.memory_limit_bytes),
+        registry,
+    );
     let router = Arc::new(Router::new(workers));
     let store = Arc::new(Embedded::new(Arc::clone(&router) as _));
     let authentication = config.borrow().relay.authentication.clone();
-    let authenticator = Authenticator::new(&authentication, &Handle::current()).context("authentication")?;
+    let authenticator =
+        Authenticator::new(&authentication, &Handle::current()).context("authentication")?;
     let parts = Parts {
         config: config.clone(),
         broker: Arc::clone(&store) as _,
@@ -122,7 +146,8 @@ fn bind_listeners(
         let held = match &listener.tls {
             None => None,
             Some(material) => {
-                let held = Certificates::new(material).with_context(|| format!("listener {}", listener.name))?;
+                let held = Certificates::new(material)
+                    .with_context(|| format!("listener {}", listener.name))?;
                 Some(Arc::new(held))
             }
         };
@@ -149,7 +174,10 @@ async fn follow_config(
             Err(error) => tracing::error!(%error, "authentication not renewed, the old keys stay"),
         }
         for listener in &current.listeners {
-            let (Some(held), Some(material)) = (certificates.get(&listener.name), &listener.tls) else { continue };
+            let (Some(held), Some(material)) = (certificates.get(&listener.name), &listener.tls)
+            else {
+                continue;
+            };
             if let Err(error) = held.replace(material) {
                 tracing::error!(%error, listener = %listener.name, "certificate not replaced, the old one stays");
             }
@@ -160,8 +188,15 @@ async fn follow_config(
 impl Running {
     /// Waits for the end: a finished drain, or a second signal.
     pub async fn wait(self) -> anyhow::Result<ExitCode> {
-        let Self { drain, config, tasks, .. } = self;
-        let signals = drain.signals(|| config.borrow().drain.timeout).context("signal handlers")?;
+        let Self {
+            drain,
+            config,
+            tasks,
+            ..
+        } = self;
+        let signals = drain
+            .signals(|| config.borrow().drain.timeout)
+            .context("signal handlers")?;
         let code = tokio::select! {
             () = signals => ExitCode::FAILURE,
             outcome = drain.complete() => match outcome {

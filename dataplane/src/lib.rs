@@ -16,5 +16,5 @@ pub mod pressure;
 pub mod relay;
 pub mod resources;
 pub mod store;
-pub mod tls;
 pub mod telemetry;
+pub mod tls;

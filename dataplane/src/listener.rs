@@ -38,7 +38,12 @@ impl Listener {
             match bind(SocketAddr::new(*candidate, port)) {
                 Ok(socket) => {
                     let address = socket.local_addr()?;
-                    return Ok(Self { name: name.to_owned(), address, socket, certificates });
+                    return Ok(Self {
+                        name: name.to_owned(),
+                        address,
+                        socket,
+                        certificates,
+                    });
                 }
                 Err(error) => failure = error,
             }
@@ -63,7 +68,10 @@ impl Listener {
             }) {
                 Ok((tcp, permit)) => {
                     failing = false;
-                    let tls = self.certificates.as_ref().map(|certificates| certificates.current());
+                    let tls = self
+                        .certificates
+                        .as_ref()
+                        .map(|certificates| certificates.current());
                     relay.serve(tcp, tls, permit);
                 }
                 Err(error) => {
@@ -80,7 +88,11 @@ impl Listener {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }

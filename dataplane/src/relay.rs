@@ -6,32 +6,32 @@
 //! it to the readers' `outbox`es, and the worker writes each touched socket once. Sender and reader meet only in the
 //! store. `Relay` starts the workers and hands them sockets.
 
-mod account;
-mod api;
+pub mod account;
+pub mod api;
 pub mod channel;
-mod codes;
-mod congestion;
-mod connection;
-mod delta;
-mod filter;
-mod fossil;
-mod frame;
-mod heartbeat;
-mod history;
-mod http;
-mod hub;
-mod limits;
-mod mailbox;
-mod metrics;
-mod outbox;
+pub mod codes;
+pub mod congestion;
+pub mod connection;
+pub mod delta;
+pub mod filter;
+pub mod fossil;
+pub mod frame;
+pub mod heartbeat;
+pub mod history;
+pub mod http;
+pub mod hub;
+pub mod limits;
+pub mod mailbox;
+pub mod metrics;
+pub mod outbox;
 pub mod protocol;
-mod rate;
-mod router;
-mod session;
-mod shared;
-mod socket;
-mod upgrade;
-mod worker;
+pub mod rate;
+pub mod router;
+pub mod session;
+pub mod shared;
+pub mod socket;
+pub mod upgrade;
+pub mod worker;
 
 use std::io;
 use std::net::TcpStream;
@@ -66,9 +66,14 @@ impl Relay {
         let shared = Shared::new(parts, authenticator);
         for index in 0..shared.router().mailboxes().len() {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("relay-{index}")).spawn(move || run_worker(index, shared))?;
+            thread::Builder::new()
+                .name(format!("relay-{index}"))
+                .spawn(move || run_worker(index, shared))?;
         }
-        Ok(Self { shared, handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)) })
+        Ok(Self {
+            shared,
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        })
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -82,9 +87,18 @@ impl Relay {
     }
 
     /// Hands a socket to the worker with the fewest connections.
-    pub fn serve(&self, tcp: TcpStream, tls: Option<Arc<rustls::ServerConfig>>, permit: SocketPermit) {
+    pub fn serve(
+        &self,
+        tcp: TcpStream,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        permit: SocketPermit,
+    ) {
         let worker = self.shared.least_loaded_worker();
-        let accepted = Accepted::new(Handover { tcp, tls, permit: permit.0 });
+        let accepted = Accepted::new(Handover {
+            tcp,
+            tls,
+            permit: permit.0,
+        });
         self.shared.router().mailboxes()[worker].push(Item::Order(Order::Serve(accepted)));
     }
 
@@ -106,7 +120,11 @@ impl Relay {
                 }
             };
             for entry in reaped {
-                let left = self.shared.broker().publish_presence(&entry.channel, PresenceEvent::Leave(entry.info)).await;
+                let left = self
+                    .shared
+                    .broker()
+                    .publish_presence(&entry.channel, PresenceEvent::Leave(entry.info))
+                    .await;
                 if let Err(error) = left {
                     tracing::warn!(%error, "leave of a dead process's client not announced");
                 }

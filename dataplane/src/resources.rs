@@ -97,6 +97,14 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     Ok(limit.maximum)
 }
 
+/// How many descriptors the process may have open now.
+pub fn descriptor_limit() -> usize {
+    let current = getrlimit(Resource::Nofile).current;
+    current.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
+}
+
 #[derive(Debug, Error)]
 #[error("data directory {path}: {action}: {source}")]
 pub struct DataDirError {

@@ -39,8 +39,6 @@ pub enum Event {
     },
     Join(Arc<ClientInfo>),
     Leave(Arc<ClientInfo>),
-    /// Events of this channel may have been lost (broker reconnect): check positions against the broker.
-    Gap,
 }
 
 /// Receives events of the channels this process subscribed to.

@@ -65,7 +65,10 @@ impl Drop for Seat {
 
 impl Default for Accounts {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
     }
 }
 
@@ -74,7 +77,10 @@ impl Accounts {
     pub fn enter(self: &Arc<Self>, account: &Arc<str>, limit: Option<usize>) -> Option<Seat> {
         let mut shard = self.shard(account).lock();
         let entry = shard.entry(Arc::clone(account)).or_insert_with(|| Entry {
-            state: Arc::new(AccountState { name: Arc::clone(account), messages: Mutex::default() }),
+            state: Arc::new(AccountState {
+                name: Arc::clone(account),
+                messages: Mutex::default(),
+            }),
             connections: 0,
         });
         // A fresh entry has room for one: limits are at least 1.
@@ -83,7 +89,10 @@ impl Accounts {
         }
         entry.connections += 1;
         let state = Arc::clone(&entry.state);
-        Some(Seat { accounts: Arc::clone(self), state })
+        Some(Seat {
+            accounts: Arc::clone(self),
+            state,
+        })
     }
 
     fn shard(&self, account: &str) -> &Mutex<HashMap<Arc<str>, Entry>> {

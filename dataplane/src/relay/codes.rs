@@ -6,7 +6,11 @@
 use super::protocol::ErrorReply;
 
 const fn error(code: u32, message: &'static str, temporary: bool) -> ErrorReply {
-    ErrorReply { code, message, temporary }
+    ErrorReply {
+        code,
+        message,
+        temporary,
+    }
 }
 
 pub const ERROR_INTERNAL: ErrorReply = error(100, "internal server error", true);
@@ -30,7 +34,10 @@ pub struct Disconnect {
 }
 
 const fn disconnect(code: u16, reason: &'static str) -> Disconnect {
-    Disconnect { code, reason: std::borrow::Cow::Borrowed(reason) }
+    Disconnect {
+        code,
+        reason: std::borrow::Cow::Borrowed(reason),
+    }
 }
 
 pub const DISCONNECT_SHUTDOWN: Disconnect = disconnect(3001, "shutdown");
@@ -46,7 +53,8 @@ pub const DISCONNECT_INVALID_TOKEN: Disconnect = disconnect(3500, "invalid token
 pub const DISCONNECT_BAD_REQUEST: Disconnect = disconnect(3501, "bad request");
 pub const DISCONNECT_STALE: Disconnect = disconnect(3502, "stale");
 pub const DISCONNECT_FORCE: Disconnect = disconnect(3503, "force disconnect");
-pub const DISCONNECT_INAPPROPRIATE_PROTOCOL: Disconnect = disconnect(3506, "inappropriate protocol");
+pub const DISCONNECT_INAPPROPRIATE_PROTOCOL: Disconnect =
+    disconnect(3506, "inappropriate protocol");
 pub const DISCONNECT_NOT_AVAILABLE: Disconnect = disconnect(3508, "not available");
 /// WebSocket's own codes.
 pub const CLOSE_NORMAL: Disconnect = disconnect(1000, "");

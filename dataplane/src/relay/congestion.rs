@@ -43,7 +43,9 @@ impl Congestion {
 
     pub fn clear(&self, worker: usize, channel: &Channel) {
         let mut gates = self.gates.lock();
-        let Some(gate) = gates.get_mut(channel) else { return };
+        let Some(gate) = gates.get_mut(channel) else {
+            return;
+        };
         gate.workers &= !(1 << worker);
         if gate.workers == 0 {
             gate.cleared.notify_waiters();

@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
+pub(super) use self::effects::message_kind;
 use super::account::Seat;
 use super::codes::{self, Disconnect};
 use super::frame::{self, Inbound, Kind, Reader};
@@ -33,7 +34,6 @@ use super::session::{Control, Session};
 use super::shared::Admitted;
 use super::socket::Socket;
 use super::worker::Worker;
-pub(super) use self::effects::message_kind;
 
 pub struct Connection {
     socket: Socket,
@@ -83,11 +83,21 @@ pub struct Upgraded {
 
 /// Serves one client until it is gone.
 pub async fn run(worker: Rc<Worker>, upgraded: Upgraded) {
-    let Upgraded { socket, encoding, early, admitted, place } = upgraded;
+    let Upgraded {
+        socket,
+        encoding,
+        early,
+        admitted,
+        place,
+    } = upgraded;
     let connection = Rc::new(Connection::new(&worker, socket, encoding));
     let key = worker.register(&connection);
     connection.drive(&worker, early).await;
-    let disconnect = connection.closing.borrow().clone().unwrap_or(codes::CLOSE_NORMAL);
+    let disconnect = connection
+        .closing
+        .borrow()
+        .clone()
+        .unwrap_or(codes::CLOSE_NORMAL);
     worker.metrics().disconnected(disconnect.code);
     // Boxed: closing is rare, and its state would make every idle connection larger.
     Box::pin(connection.finish(&worker, &disconnect)).await;
@@ -144,7 +154,12 @@ impl Connection {
         if self.closing.borrow().is_some() {
             return;
         }
-        if self.outbox.borrow_mut().push(frame, queue_bytes_max).is_err() {
+        if self
+            .outbox
+            .borrow_mut()
+            .push(frame, queue_bytes_max)
+            .is_err()
+        {
             self.request_close(codes::DISCONNECT_SLOW);
         } else if !self.dirty.replace(true) {
             dirty.push_back(Rc::clone(self));
@@ -180,7 +195,8 @@ impl Connection {
 
     /// What a paused connection waits for; `None` when it is on its way out.
     pub fn wanted_bytes(&self) -> Option<usize> {
-        (self.paused.get() && self.closing.borrow().is_none()).then(|| self.reader.borrow().reserved_bytes())
+        (self.paused.get() && self.closing.borrow().is_none())
+            .then(|| self.reader.borrow().reserved_bytes())
     }
 
     fn wake(&self) {
@@ -258,7 +274,10 @@ impl Connection {
 
     fn remember(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             *waker = Some(cx.waker().clone());
         }
     }
@@ -276,7 +295,9 @@ impl Connection {
     fn take_in(self: &Rc<Self>, worker: &Worker, bytes: &[u8], inbox: &mut VecDeque<Inbound>) {
         let message_bytes_max = worker.config().relay.limits.message_bytes;
         let mut reader = self.reader.borrow_mut();
-        let outcome = reader.read(bytes, message_bytes_max, &mut |inbound| inbox.push_back(inbound));
+        let outcome = reader.read(bytes, message_bytes_max, &mut |inbound| {
+            inbox.push_back(inbound)
+        });
         worker.metrics().received(bytes.len());
         if let Err(disconnect) = outcome {
             self.request_close(disconnect);
@@ -307,7 +328,10 @@ impl Connection {
                 }
                 Inbound::Pong => {}
                 Inbound::Close(code) => {
-                    self.request_close(Disconnect { code: code.unwrap_or(1000), reason: "".into() });
+                    self.request_close(Disconnect {
+                        code: code.unwrap_or(1000),
+                        reason: "".into(),
+                    });
                 }
             }
         }
@@ -329,10 +353,14 @@ impl Connection {
                 return;
             };
             worker.metrics().command();
-            if command.request == Request::Empty && command.id == 0 && self.session.borrow().is_connected() {
+            if command.request == Request::Empty
+                && command.id == 0
+                && self.session.borrow().is_connected()
+            {
                 self.pong();
             } else {
-                let step = worker.with_env(self, |env| self.session.borrow_mut().command(command, env));
+                let step =
+                    worker.with_env(self, |env| self.session.borrow_mut().command(command, env));
                 self.carry_out(worker, step).await;
             }
             if self.closing.borrow().is_some() {
@@ -389,7 +417,10 @@ impl Connection {
     fn due_ms(&self, worker: &Worker) -> u64 {
         let beat_ms = self.heartbeat.get().due_ms();
         let expiry = worker.with_env(self, |env| {
-            self.session.borrow().expiry_due_ms(env).map(|due_ms| due_ms.saturating_sub(env.now_ms))
+            self.session
+                .borrow()
+                .expiry_due_ms(env)
+                .map(|due_ms| due_ms.saturating_sub(env.now_ms))
         });
         // Rounded up, so that the timer never fires just before its time.
         expiry.map_or(beat_ms, |in_ms| beat_ms.min(worker.clock_ms() + in_ms + 1))
@@ -437,7 +468,11 @@ impl Connection {
                 Poll::Ready(Ok(read)) => {
                     let message_bytes_max = worker.config().relay.limits.message_bytes;
                     let mut note = |inbound| answered |= matches!(inbound, Inbound::Close(_));
-                    let outcome = self.reader.borrow_mut().read(&buffer[..read], message_bytes_max, &mut note);
+                    let outcome = self.reader.borrow_mut().read(
+                        &buffer[..read],
+                        message_bytes_max,
+                        &mut note,
+                    );
                     if answered || outcome.is_err() {
                         return Poll::Ready(());
                     }

@@ -32,13 +32,20 @@ pub fn publication<'p>(
     if form == Form::Patch
         && let Some(patch) = previous.and_then(|previous| patch(encoding, previous, publication))
     {
-        return Some(Cow::Owned(Publication { data: patch, delta: true, ..publication.clone() }));
+        return Some(Cow::Owned(Publication {
+            data: patch,
+            delta: true,
+            ..publication.clone()
+        }));
     }
     match encoding {
         Encoding::Protobuf => Some(Cow::Borrowed(publication)),
         Encoding::Json => {
             let data = json_string(&publication.data)?;
-            Some(Cow::Owned(Publication { data, ..publication.clone() }))
+            Some(Cow::Owned(Publication {
+                data,
+                ..publication.clone()
+            }))
         }
     }
 }
@@ -48,7 +55,11 @@ pub fn chain(encoding: Encoding, publications: &[Arc<Publication>]) -> Option<Ve
     let mut previous: Option<&Publication> = None;
     let mut chained = Vec::with_capacity(publications.len());
     for next in publications {
-        let form = if previous.is_some() { Form::Patch } else { Form::Full };
+        let form = if previous.is_some() {
+            Form::Patch
+        } else {
+            Form::Full
+        };
         chained.push(publication(encoding, form, next, previous)?.into_owned());
         previous = Some(next);
     }
@@ -72,7 +83,10 @@ mod tests {
     use super::*;
 
     fn publications(texts: &[String]) -> Vec<Arc<Publication>> {
-        let new = |text: &String| Publication { data: text.clone().into(), ..Publication::default() };
+        let new = |text: &String| Publication {
+            data: text.clone().into(),
+            ..Publication::default()
+        };
         texts.iter().map(|text| Arc::new(new(text))).collect()
     }
 
@@ -82,10 +96,16 @@ mod tests {
         let mut texts = Vec::new();
         for publication in chain {
             let data: Vec<u8> = match encoding {
-                Encoding::Json => serde_json::from_slice::<String>(&publication.data).unwrap().into(),
+                Encoding::Json => serde_json::from_slice::<String>(&publication.data)
+                    .unwrap()
+                    .into(),
                 Encoding::Protobuf => publication.data.to_vec(),
             };
-            known = if publication.delta { fossil::apply(&known, &data).unwrap() } else { data };
+            known = if publication.delta {
+                fossil::apply(&known, &data).unwrap()
+            } else {
+                data
+            };
             texts.push(known.clone());
         }
         texts
@@ -93,11 +113,16 @@ mod tests {
 
     #[test]
     fn a_chain_gives_back_every_publication() {
-        let texts: Vec<String> = (0..5).map(|n| format!(r#"{{"text":"{}é","n":{n}}}"#, "same ".repeat(50))).collect();
+        let texts: Vec<String> = (0..5)
+            .map(|n| format!(r#"{{"text":"{}é","n":{n}}}"#, "same ".repeat(50)))
+            .collect();
         for encoding in [Encoding::Json, Encoding::Protobuf] {
             let chain = chain(encoding, &publications(&texts)).unwrap();
             assert!(!chain[0].delta);
-            assert!(chain[1..].iter().all(|publication| publication.delta), "similar texts make small patches");
+            assert!(
+                chain[1..].iter().all(|publication| publication.delta),
+                "similar texts make small patches"
+            );
             let want: Vec<Vec<u8>> = texts.iter().map(|text| text.clone().into_bytes()).collect();
             assert_eq!(apply(encoding, &chain), want);
         }

@@ -91,7 +91,9 @@ struct Header {
 impl Header {
     /// `None`: more bytes are needed.
     fn parse(input: &[u8], message_bytes_max: usize) -> Result<Option<Self>, Disconnect> {
-        let [first, second, ..] = *input else { return Ok(None) };
+        let [first, second, ..] = *input else {
+            return Ok(None);
+        };
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
         let masked = second & 0x80 != 0;
         // No extension is ever negotiated, so the reserved bits must be zero.
@@ -100,12 +102,19 @@ impl Header {
         }
         let (length, length_bytes) = match second & 0x7f {
             126 => {
-                let Some(raw) = input.get(2..4) else { return Ok(None) };
+                let Some(raw) = input.get(2..4) else {
+                    return Ok(None);
+                };
                 (u64::from(u16::from_be_bytes([raw[0], raw[1]])), 2)
             }
             127 => {
-                let Some(raw) = input.get(2..10) else { return Ok(None) };
-                (u64::from_be_bytes(raw.try_into().map_err(|_| codes::CLOSE_PROTOCOL_ERROR)?), 8)
+                let Some(raw) = input.get(2..10) else {
+                    return Ok(None);
+                };
+                (
+                    u64::from_be_bytes(raw.try_into().map_err(|_| codes::CLOSE_PROTOCOL_ERROR)?),
+                    8,
+                )
             }
             short => (u64::from(short), 0),
         };
@@ -117,7 +126,9 @@ impl Header {
             return Err(codes::CLOSE_TOO_BIG);
         }
         let mask_at = 2 + length_bytes;
-        let Some(mask) = input.get(mask_at..mask_at + 4) else { return Ok(None) };
+        let Some(mask) = input.get(mask_at..mask_at + 4) else {
+            return Ok(None);
+        };
         Ok(Some(Self {
             fin,
             opcode,
@@ -150,7 +161,11 @@ pub struct Reader {
 impl Reader {
     /// Bytes this reader holds or is going to hold until the current message is whole.
     pub fn reserved_bytes(&self) -> usize {
-        self.partial.capacity() + self.fragments.as_ref().map_or(0, |fragments| fragments.data.capacity())
+        self.partial.capacity()
+            + self
+                .fragments
+                .as_ref()
+                .map_or(0, |fragments| fragments.data.capacity())
     }
 
     /// Takes bytes from the peer; calls `emit` for each thing that is whole. After an error the reader must not be
@@ -163,7 +178,9 @@ impl Reader {
     ) -> Result<(), Disconnect> {
         while !self.partial.is_empty() && !input.is_empty() {
             self.fill_partial(&mut input, message_bytes_max)?;
-            let Some(header) = Header::parse(&self.partial, message_bytes_max)? else { continue };
+            let Some(header) = Header::parse(&self.partial, message_bytes_max)? else {
+                continue;
+            };
             if self.partial.len() == header.frame_len() {
                 let frame = std::mem::take(&mut self.partial);
                 self.frame(header, &frame[header.header_len..], message_bytes_max, emit)?;
@@ -191,7 +208,11 @@ impl Reader {
     }
 
     /// Moves as many bytes into `partial` as its header, or then its frame, still lacks.
-    fn fill_partial(&mut self, input: &mut &[u8], message_bytes_max: usize) -> Result<(), Disconnect> {
+    fn fill_partial(
+        &mut self,
+        input: &mut &[u8],
+        message_bytes_max: usize,
+    ) -> Result<(), Disconnect> {
         let missing = match Header::parse(&self.partial, message_bytes_max)? {
             // Byte by byte is fine: at most 14 of them, and only when a header was torn.
             None => {
@@ -239,7 +260,10 @@ impl Reader {
                     None => opcode == OP_TEXT,
                 };
                 if !header.fin {
-                    self.fragments = Some(Box::new(Fragments { text, data: payload }));
+                    self.fragments = Some(Box::new(Fragments {
+                        text,
+                        data: payload,
+                    }));
                     return Ok(());
                 }
                 self.fragments = None;
@@ -255,7 +279,9 @@ impl Reader {
 
 /// Appends `masked ^ mask`; eight bytes at a time.
 fn append_unmasked(out: &mut Vec<u8>, masked: &[u8], mask: [u8; 4]) {
-    let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
+    let wide = u64::from_ne_bytes([
+        mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3],
+    ]);
     let start = out.len();
     out.extend_from_slice(masked);
     let mut chunks = out[start..].chunks_exact_mut(8);

@@ -9,10 +9,17 @@ use super::limits::CONNECT_DEADLINE;
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// Waits for the connect command.
-    Unconnected { deadline_ms: u64 },
-    Idle { ping_at_ms: u64 },
+    Unconnected {
+        deadline_ms: u64,
+    },
+    Idle {
+        ping_at_ms: u64,
+    },
     /// A ping is out.
-    Waiting { ping_at_ms: u64, pong_by_ms: u64 },
+    Waiting {
+        ping_at_ms: u64,
+        pong_by_ms: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -27,14 +34,18 @@ pub enum Beat {
 
 impl Heartbeat {
     pub fn new(now_ms: u64) -> Self {
-        Self(State::Unconnected { deadline_ms: now_ms + CONNECT_DEADLINE.as_millis() as u64 })
+        Self(State::Unconnected {
+            deadline_ms: now_ms + CONNECT_DEADLINE.as_millis() as u64,
+        })
     }
 
     /// The client connected. `spread` in 0..1 keeps clients that came together from being pinged together.
     pub fn connected(&mut self, now_ms: u64, settings: config::Heartbeat, spread: f64) {
         let interval_ms = settings.interval.as_millis() as f64;
         let first_ms = (interval_ms * (0.5 + spread / 2.0)) as u64;
-        self.0 = State::Idle { ping_at_ms: now_ms + first_ms };
+        self.0 = State::Idle {
+            ping_at_ms: now_ms + first_ms,
+        };
     }
 
     pub fn pong(&mut self) -> Result<(), Disconnect> {
@@ -87,8 +98,10 @@ mod tests {
 
     use super::*;
 
-    const SETTINGS: config::Heartbeat =
-        config::Heartbeat { interval: Duration::from_secs(25), timeout: Duration::from_secs(8) };
+    const SETTINGS: config::Heartbeat = config::Heartbeat {
+        interval: Duration::from_secs(25),
+        timeout: Duration::from_secs(8),
+    };
 
     #[test]
     fn a_client_that_answers_is_pinged_at_the_interval() {
@@ -106,10 +119,16 @@ mod tests {
     #[test]
     fn silence_is_closed_with_its_code() {
         let mut stale = Heartbeat::new(0);
-        assert_eq!(stale.beat(10_000, SETTINGS), Beat::Close(codes::DISCONNECT_STALE));
+        assert_eq!(
+            stale.beat(10_000, SETTINGS),
+            Beat::Close(codes::DISCONNECT_STALE)
+        );
         let mut silent = Heartbeat::new(0);
         silent.connected(0, SETTINGS, 1.0);
         assert_eq!(silent.beat(25_000, SETTINGS), Beat::Ping);
-        assert_eq!(silent.beat(33_000, SETTINGS), Beat::Close(codes::DISCONNECT_NO_PONG));
+        assert_eq!(
+            silent.beat(33_000, SETTINGS),
+            Beat::Close(codes::DISCONNECT_NO_PONG)
+        );
     }
 }

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -89,7 +91,8 @@ pub(super) async fn serve(worker: Rc<Worker>, handover: Handover) {
         }
     };
     let answer = Answer::default();
-    let service = service_fn(|request| handle(Rc::clone(&worker), Rc::clone(&answer), request));
+    let service =
+        service_fn(|request| Box::pin(handle(Rc::clone(&worker), Rc::clone(&answer), request)));
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HANDSHAKE_DEADLINE)
@@ -105,7 +108,13 @@ pub(super) async fn serve(worker: Rc<Worker>, handover: Handover) {
     let parts = http.into_parts();
     let socket = parts.io.into_inner().into();
     drop(permit);
-    let upgraded = connection::Upgraded { socket, encoding, early: parts.read_buf, admitted, place };
+    let upgraded = connection::Upgraded {
+        socket,
+        encoding,
+        early: parts.read_buf,
+        admitted,
+        place,
+    };
     // A task of its own, so that an idle client does not keep the HTTP state.
     tokio::task::spawn_local(connection::run(Rc::clone(&worker), upgraded));
 }
@@ -118,14 +127,27 @@ async fn handle(
     let path = request.uri().path();
     Ok(match (request.method(), path) {
         (&Method::GET, WEBSOCKET_PATH) => websocket(&worker, &answer, &request),
-        (_, WEBSOCKET_PATH) => text(StatusCode::METHOD_NOT_ALLOWED, "use GET with a WebSocket upgrade"),
-        (_, path) if path == "/api" || path.starts_with("/api/") => api::handle(worker.shared(), request).await,
+        (_, WEBSOCKET_PATH) => text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "use GET with a WebSocket upgrade",
+        ),
+        (_, path) if path == "/api" || path.starts_with("/api/") => {
+            api::handle(worker.shared(), request).await
+        }
         _ => text(StatusCode::NOT_FOUND, "not found"),
     })
 }
 
-fn websocket(worker: &Rc<Worker>, answer: &Answer, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let Upgrade { encoding, accept, subprotocol } = match upgrade::check(request.headers(), request.uri().query()) {
+fn websocket(
+    worker: &Rc<Worker>,
+    answer: &Answer,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let Upgrade {
+        encoding,
+        accept,
+        subprotocol,
+    } = match upgrade::check(request.headers(), request.uri().query()) {
         Ok(upgrade) => upgrade,
         Err(problem) => return text(problem.status, problem.text),
     };
@@ -133,10 +155,17 @@ fn websocket(worker: &Rc<Worker>, answer: &Answer, request: &Request<Incoming>) 
         Ok(admitted) => admitted,
         Err(refused) => {
             worker.metrics().refused(refused);
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "not taking connections now");
+            let mut response = text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not taking connections now",
+            );
             let seconds = worker.shared().retry_after_seconds(refused);
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
     };
@@ -148,7 +177,10 @@ fn websocket(worker: &Rc<Worker>, answer: &Answer, request: &Request<Incoming>) 
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     if let Some(subprotocol) = subprotocol {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        headers.insert(
+            SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(subprotocol),
+        );
     }
     response
 }
@@ -156,6 +188,9 @@ fn websocket(worker: &Rc<Worker>, answer: &Answer, request: &Request<Incoming>) 
 pub(super) fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }

@@ -84,7 +84,11 @@ pub struct Hub {
 
 impl Hub {
     pub fn new(frame_bytes: FrameBytes) -> Self {
-        Self { rooms: HashMap::default(), next_id: 1, frame_bytes }
+        Self {
+            rooms: HashMap::default(),
+            next_id: 1,
+            frame_bytes,
+        }
     }
 
     /// Adds a member whose events are held back until `release`. Also gives the channel's compact id.
@@ -94,15 +98,28 @@ impl Hub {
             let id = *next_id;
             *next_id += 1;
             // Most channels of most fleets have few members here: start with room for one.
-            Room { members: Slab::with_capacity(1), id, sequence: 0, last: None }
+            Room {
+                members: Slab::with_capacity(1),
+                id,
+                sequence: 0,
+                last: None,
+            }
         });
-        let member = Member { wants, at: None, delta_base: 0, held: Some(Box::default()), broken: false };
+        let member = Member {
+            wants,
+            at: None,
+            delta_base: 0,
+            held: Some(Box::default()),
+            broken: false,
+        };
         let key = room.members.insert(member);
         (MemberKey::try_from(key).unwrap_or(MemberKey::MAX), room.id)
     }
 
     pub fn detach(&mut self, channel: &Channel, key: MemberKey) {
-        let Some(room) = self.rooms.get_mut(channel) else { return };
+        let Some(room) = self.rooms.get_mut(channel) else {
+            return;
+        };
         room.members.try_remove(key as usize);
         if room.members.is_empty() {
             self.rooms.remove(channel);
@@ -110,8 +127,16 @@ impl Hub {
     }
 
     /// Sets the position that the subscribe reply will tell. `sent` is the last publication in that reply.
-    pub fn follow(&mut self, channel: &Channel, key: MemberKey, at: Option<Position>, sent: Option<&Publication>) {
-        let Some(room) = self.rooms.get_mut(channel) else { return };
+    pub fn follow(
+        &mut self,
+        channel: &Channel,
+        key: MemberKey,
+        at: Option<Position>,
+        sent: Option<&Publication>,
+    ) {
+        let Some(room) = self.rooms.get_mut(channel) else {
+            return;
+        };
         let base_known = match (&room.last, sent) {
             (Some(last), Some(sent)) => last.offset == sent.offset,
             (None, _) | (_, None) => false,
@@ -123,10 +148,22 @@ impl Hub {
     }
 
     /// Delivers what was held back, then the member is live. To be called right after the reply was queued.
-    pub fn release(&mut self, channel: &Channel, key: MemberKey, queue_bytes_max: usize, dirty: &mut Dirty) {
-        let Some(room) = self.rooms.get_mut(channel) else { return };
-        let Some(member) = room.members.get_mut(key as usize) else { return };
-        let Some(held) = member.held.take() else { return };
+    pub fn release(
+        &mut self,
+        channel: &Channel,
+        key: MemberKey,
+        queue_bytes_max: usize,
+        dirty: &mut Dirty,
+    ) {
+        let Some(room) = self.rooms.get_mut(channel) else {
+            return;
+        };
+        let Some(member) = room.members.get_mut(key as usize) else {
+            return;
+        };
+        let Some(held) = member.held.take() else {
+            return;
+        };
         if held.overflowed {
             member.fail(channel);
             return;
@@ -138,10 +175,20 @@ impl Hub {
         }
     }
 
-    pub fn deliver(&mut self, channel: &Channel, event: &Event, queue_bytes_max: usize, dirty: &mut Dirty) -> Delivered {
-        let Some(room) = self.rooms.get_mut(channel) else { return Delivered::default() };
+    pub fn deliver(
+        &mut self,
+        channel: &Channel,
+        event: &Event,
+        queue_bytes_max: usize,
+        dirty: &mut Dirty,
+    ) -> Delivered {
+        let Some(room) = self.rooms.get_mut(channel) else {
+            return Delivered::default();
+        };
         let previous = match event {
-            Event::Publication { publication, delta, .. } => {
+            Event::Publication {
+                publication, delta, ..
+            } => {
                 room.sequence += 1;
                 let previous = room.last.take();
                 room.last = delta.then(|| Arc::clone(publication));
@@ -149,7 +196,13 @@ impl Hub {
             }
             Event::Join(_) | Event::Leave(_) => None,
         };
-        let mut forms = Forms::new(channel, room.id, event, previous.as_deref(), &self.frame_bytes);
+        let mut forms = Forms::new(
+            channel,
+            room.id,
+            event,
+            previous.as_deref(),
+            &self.frame_bytes,
+        );
         let mut delivered = Delivered::default();
         let mut behind = 0;
         for (_, member) in &mut room.members {
@@ -158,7 +211,14 @@ impl Hub {
                 continue;
             }
             behind += usize::from(member.wants.connection.waiting_bytes() > queue_bytes_max / 4);
-            let sent = member.deliver(channel, event, &mut forms, room.sequence, queue_bytes_max, dirty);
+            let sent = member.deliver(
+                channel,
+                event,
+                &mut forms,
+                room.sequence,
+                queue_bytes_max,
+                dirty,
+            );
             delivered.frames += usize::from(sent);
         }
         delivered.congested = is_congested(room.members.len(), behind);
@@ -171,9 +231,16 @@ impl Hub {
 
     /// Whether most of the channel's members are still behind.
     pub fn congested(&self, channel: &Channel, queue_bytes_max: usize) -> bool {
-        let Some(room) = self.rooms.get(channel) else { return false };
-        let is_behind = |member: &Member| member.wants.connection.waiting_bytes() > queue_bytes_max / 4;
-        let behind = room.members.iter().filter(|(_, member)| is_behind(member)).count();
+        let Some(room) = self.rooms.get(channel) else {
+            return false;
+        };
+        let is_behind =
+            |member: &Member| member.wants.connection.waiting_bytes() > queue_bytes_max / 4;
+        let behind = room
+            .members
+            .iter()
+            .filter(|(_, member)| is_behind(member))
+            .count();
         is_congested(room.members.len(), behind)
     }
 }
@@ -210,7 +277,11 @@ impl Member {
                     return false;
                 }
             }
-            Event::Publication { publication, position, .. } => {
+            Event::Publication {
+                publication,
+                position,
+                ..
+            } => {
                 if let (Some(at), Some(position)) = (&mut self.at, position) {
                     match check_live(at, position) {
                         Live::Deliver => at.offset = position.offset,
@@ -221,7 +292,12 @@ impl Member {
                         }
                     }
                 }
-                if self.wants.filter.as_ref().is_some_and(|filter| !filter.matches(&publication.tags)) {
+                if self
+                    .wants
+                    .filter
+                    .as_ref()
+                    .is_some_and(|filter| !filter.matches(&publication.tags))
+                {
                     return false;
                 }
                 if self.wants.delta {
@@ -231,7 +307,11 @@ impl Member {
                 }
             }
         }
-        let variant = Variant { encoding: connection.encoding(), by_id: self.wants.by_id, form };
+        let variant = Variant {
+            encoding: connection.encoding(),
+            by_id: self.wants.by_id,
+            form,
+        };
         match forms.frame(variant) {
             Some(frame) => {
                 connection.enqueue(frame, queue_bytes_max, dirty);
@@ -246,6 +326,8 @@ impl Member {
 
     fn fail(&mut self, channel: &Channel) {
         self.broken = true;
-        self.wants.connection.control(Control::InsufficientState { channel: channel.clone() });
+        self.wants.connection.control(Control::InsufficientState {
+            channel: channel.clone(),
+        });
     }
 }

@@ -32,7 +32,8 @@ impl Mailbox {
     pub fn push(&self, item: Item) {
         if let Item::Event(_, event) = &item {
             self.events.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(payload_bytes(event), Ordering::Relaxed);
+            self.bytes
+                .fetch_add(payload_bytes(event), Ordering::Relaxed);
         }
         let first = {
             let mut items = self.items.lock();

@@ -42,15 +42,49 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("sluice_relay");
-        registry.register("connections", "Connected clients", metrics.connections.clone());
-        registry.register("connections_accepted", "Connections upgraded", metrics.accepted.clone());
-        registry.register("connections_refused", "Connections refused before the upgrade", metrics.refused.clone());
-        registry.register("disconnects", "Connections ended, by close code", metrics.disconnects.clone());
+        registry.register(
+            "connections",
+            "Connected clients",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "connections_accepted",
+            "Connections upgraded",
+            metrics.accepted.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections refused before the upgrade",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "disconnects",
+            "Connections ended, by close code",
+            metrics.disconnects.clone(),
+        );
         registry.register("commands", "Commands received", metrics.commands.clone());
-        registry.register("publications", "Publications accepted", metrics.publications.clone());
-        registry.register("deliveries", "Messages queued to clients by channels", metrics.deliveries.clone());
-        registry.register_with_unit("received", "Bytes received", Unit::Bytes, metrics.received_bytes.clone());
-        registry.register_with_unit("sent", "Bytes sent", Unit::Bytes, metrics.sent_bytes.clone());
+        registry.register(
+            "publications",
+            "Publications accepted",
+            metrics.publications.clone(),
+        );
+        registry.register(
+            "deliveries",
+            "Messages queued to clients by channels",
+            metrics.deliveries.clone(),
+        );
+        registry.register_with_unit(
+            "received",
+            "Bytes received",
+            Unit::Bytes,
+            metrics.received_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "sent",
+            "Bytes sent",
+            Unit::Bytes,
+            metrics.sent_bytes.clone(),
+        );
         metrics
     }
 
@@ -68,7 +102,11 @@ impl Metrics {
     }
 
     pub fn disconnected(&self, code: u16) {
-        self.disconnects.get_or_create(&CodeLabel { code: known_code(code) }).inc();
+        self.disconnects
+            .get_or_create(&CodeLabel {
+                code: known_code(code),
+            })
+            .inc();
     }
 
     pub fn command(&self) {

@@ -23,7 +23,10 @@ struct Inner {
 impl Frame {
     pub fn new(bytes: Vec<u8>, alive: &FrameBytes) -> Self {
         alive.set(alive.get() + bytes.len());
-        Self(Rc::new(Inner { bytes: bytes.into(), alive: Rc::clone(alive) }))
+        Self(Rc::new(Inner {
+            bytes: bytes.into(),
+            alive: Rc::clone(alive),
+        }))
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -33,7 +36,8 @@ impl Frame {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.alive.set(self.alive.get().saturating_sub(self.bytes.len()));
+        self.alive
+            .set(self.alive.get().saturating_sub(self.bytes.len()));
     }
 }
 
@@ -113,7 +117,11 @@ impl Outbox {
         };
         let frames = one.into_iter().chain(many.into_iter().flatten());
         frames.take(count).enumerate().map(|(index, frame)| {
-            if index == 0 { &frame.bytes()[self.written..] } else { frame.bytes() }
+            if index == 0 {
+                &frame.bytes()[self.written..]
+            } else {
+                frame.bytes()
+            }
         })
     }
 
@@ -182,7 +190,10 @@ mod tests {
         let alive = FrameBytes::default();
         let mut outbox = Outbox::default();
         assert_eq!(outbox.push(Frame::new(vec![0; 200], &alive), 100), Ok(()));
-        assert_eq!(outbox.push(Frame::new(vec![0; 1], &alive), 100), Err(Overflow));
+        assert_eq!(
+            outbox.push(Frame::new(vec![0; 1], &alive), 100),
+            Err(Overflow)
+        );
         outbox.advance(150);
         assert_eq!(outbox.push(Frame::new(vec![0; 50], &alive), 100), Ok(()));
     }

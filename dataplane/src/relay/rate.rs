@@ -16,7 +16,11 @@ impl Bucket {
         let refill_milli = u64::from(per_second) * elapsed_ms;
         let used_milli = u64::from(self.used_milli).saturating_sub(refill_milli);
         let allowed = used_milli + 1_000 <= u64::from(per_second) * 1_000;
-        let used_milli = if allowed { used_milli + 1_000 } else { used_milli };
+        let used_milli = if allowed {
+            used_milli + 1_000
+        } else {
+            used_milli
+        };
         self.used_milli = u32::try_from(used_milli).unwrap_or(u32::MAX);
         allowed
     }
@@ -40,7 +44,9 @@ mod tests {
     #[test]
     fn over_any_window_the_rate_plus_burst_is_never_exceeded() {
         let mut bucket = Bucket::default();
-        let allowed = (0..10_000u64).filter(|step| bucket.take(100, step * 3)).count();
+        let allowed = (0..10_000u64)
+            .filter(|step| bucket.take(100, step * 3))
+            .count();
         assert!((3_000..=3_101).contains(&allowed), "{allowed}");
     }
 }

@@ -55,8 +55,12 @@ impl Router {
     pub fn new(workers: usize) -> Self {
         let hasher = RandomState::default();
         Self {
-            mailboxes: (0..workers.min(WORKERS_MAX)).map(|_| Arc::default()).collect(),
-            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
+            mailboxes: (0..workers.min(WORKERS_MAX))
+                .map(|_| Arc::default())
+                .collect(),
+            shards: (0..SHARDS)
+                .map(|_| Mutex::new(HashMap::with_hasher(hasher.clone())))
+                .collect(),
             changes: (0..SHARDS).map(|_| AsyncMutex::default()).collect(),
             hasher,
             congestion: Congestion::default(),
@@ -80,7 +84,12 @@ impl Router {
 
     /// Counts a member of `worker` in; on success, events of the channel reach the worker. Either way the member is
     /// counted and has to `leave`.
-    pub async fn join(&self, worker: usize, channel: &Channel, broker: &dyn Broker) -> Result<(), StoreError> {
+    pub async fn join(
+        &self,
+        worker: usize,
+        channel: &Channel,
+        broker: &dyn Broker,
+    ) -> Result<(), StoreError> {
         let shard = self.shard_index(channel);
         let _change = self.changes[shard].lock().await;
         let first = {
@@ -91,7 +100,11 @@ impl Router {
             interest.workers |= 1 << worker;
             first
         };
-        if first { broker.subscribe(channel).await } else { Ok(()) }
+        if first {
+            broker.subscribe(channel).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Counts a member of `worker` out. `has_members` tells whether the worker has others in the channel by the time
@@ -129,7 +142,9 @@ impl Router {
         let mut found = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
-            let wanted = shard.iter().filter(|(channel, _)| channel.account() == account && matches(channel.name()));
+            let wanted = shard
+                .iter()
+                .filter(|(channel, _)| channel.account() == account && matches(channel.name()));
             found.extend(wanted.map(|(channel, interest)| (channel.clone(), interest.members)));
         }
         found
@@ -141,7 +156,10 @@ impl Router {
         for shard in &self.shards {
             let shard = shard.lock();
             totals.0 += shard.len();
-            totals.1 += shard.values().map(|interest| u64::from(interest.members)).sum::<u64>();
+            totals.1 += shard
+                .values()
+                .map(|interest| u64::from(interest.members))
+                .sum::<u64>();
         }
         totals
     }
@@ -149,7 +167,9 @@ impl Router {
     /// Whether the process has no member left in the channel.
     fn count_out(&self, shard: usize, worker: usize, channel: &Channel, last: bool) -> bool {
         let mut channels = self.shards[shard].lock();
-        let Some(interest) = channels.get_mut(channel) else { return false };
+        let Some(interest) = channels.get_mut(channel) else {
+            return false;
+        };
         interest.members = interest.members.saturating_sub(1);
         if last {
             interest.workers &= !(1 << worker);

@@ -66,12 +66,31 @@ pub struct Step {
 #[derive(Debug)]
 pub enum Effect {
     Reply(Reply),
-    PushUnsubscribe { channel: Channel, member: MemberKey, code: u32, reason: &'static str },
-    PushSubscribe { channel: Channel, recoverable: bool, positioned: bool, position: Position, data: Payload },
-    PushRefresh { expires: bool, ttl: u32 },
+    PushUnsubscribe {
+        channel: Channel,
+        code: u32,
+        reason: &'static str,
+    },
+    PushSubscribe {
+        channel: Channel,
+        recoverable: bool,
+        positioned: bool,
+        position: Position,
+        data: Payload,
+    },
+    PushRefresh {
+        expires: bool,
+        ttl: u32,
+    },
     /// Deliver what was held back while the subscribe reply was being made, then deliver live.
-    Release { channel: Channel, member: MemberKey },
-    Join { channel: Channel, info: Arc<ClientInfo> },
+    Release {
+        channel: Channel,
+        member: MemberKey,
+    },
+    Join {
+        channel: Channel,
+        info: Arc<ClientInfo>,
+    },
     /// The subscription is over: leave hub and presence, tell the others.
     Leave(Subscription),
     Close(Disconnect),
@@ -81,15 +100,30 @@ pub enum Effect {
 #[derive(Debug)]
 pub enum Ask {
     /// Verify the token, then `Session::identified`.
-    Identify { token: String, context: ConnectContext },
+    Identify {
+        token: String,
+        context: ConnectContext,
+    },
     /// Count the connection to its account, then `Session::admitted`.
-    Admit { account: Arc<str>, context: Box<connect::Admission> },
+    Admit {
+        account: Arc<str>,
+        context: Box<connect::Admission>,
+    },
     /// Verify the token, then `Session::refreshed`.
-    Refresh { token: String, context: RefreshContext },
+    Refresh {
+        token: String,
+        context: RefreshContext,
+    },
     /// Verify the token, then `Session::subscription_verified`.
-    VerifySubscription { token: String, context: VerifiedSubscribe },
+    VerifySubscription {
+        token: String,
+        context: VerifiedSubscribe,
+    },
     /// Join the channels, then `Session::subscribed`.
-    Subscribe { plans: Vec<Plan>, context: SubscribeContext },
+    Subscribe {
+        plans: Vec<Plan>,
+        context: SubscribeContext,
+    },
     /// Publish, then `Session::published`.
     Publish(PublishAsk),
     /// Ask the store, then `Session::queried`.
@@ -102,15 +136,24 @@ impl Step {
     }
 
     fn effect(effect: Effect) -> Self {
-        Self { effects: vec![effect], ask: None }
+        Self {
+            effects: vec![effect],
+            ask: None,
+        }
     }
 
     fn reply(id: u32, result: ResultBody) -> Self {
-        Self::effect(Effect::Reply(Reply { id, result: Ok(result) }))
+        Self::effect(Effect::Reply(Reply {
+            id,
+            result: Ok(result),
+        }))
     }
 
     fn error(id: u32, error: ErrorReply) -> Self {
-        Self::effect(Effect::Reply(Reply { id, result: Err(error) }))
+        Self::effect(Effect::Reply(Reply {
+            id,
+            result: Err(error),
+        }))
     }
 
     fn close(disconnect: Disconnect) -> Self {
@@ -118,7 +161,10 @@ impl Step {
     }
 
     fn ask(ask: Ask) -> Self {
-        Self { effects: Vec::new(), ask: Some(ask) }
+        Self {
+            effects: Vec::new(),
+            ask: Some(ask),
+        }
     }
 }
 
@@ -167,7 +213,11 @@ pub struct Session {
 impl Session {
     /// `client` is the connection's unique id.
     pub fn new(client: Arc<str>) -> Self {
-        Self { client, phase: Phase::Fresh, commands: Bucket::default() }
+        Self {
+            client,
+            phase: Phase::Fresh,
+            commands: Bucket::default(),
+        }
     }
 
     pub fn client(&self) -> &Arc<str> {
@@ -180,7 +230,8 @@ impl Session {
 
     /// Account and user of a connected client.
     pub fn identity(&self) -> Option<(Arc<str>, Arc<str>)> {
-        self.live().map(|live| (Arc::clone(&live.account), Arc::clone(&live.info.user)))
+        self.live()
+            .map(|live| (Arc::clone(&live.account), Arc::clone(&live.info.user)))
     }
 
     pub fn command(&mut self, command: Command, env: &Env<'_>) -> Step {
@@ -244,12 +295,18 @@ impl Session {
 
 impl Live {
     /// Checks a client-given name and scopes it to the client's account.
-    fn channel<'e>(&self, name: &str, env: &'e Env<'_>) -> Result<(Channel, &'e Arc<config::Namespace>), ErrorReply> {
+    fn channel<'e>(
+        &self,
+        name: &str,
+        env: &'e Env<'_>,
+    ) -> Result<(Channel, &'e Arc<config::Namespace>), ErrorReply> {
         scoped_channel(&self.account, name, env.relay)
     }
 
     fn subscription(&self, channel: &Channel) -> Option<&Subscription> {
-        self.subscriptions.iter().find(|subscription| subscription.channel == *channel)
+        self.subscriptions
+            .iter()
+            .find(|subscription| subscription.channel == *channel)
     }
 
     fn allows(&self, allowed: config::Allowed, channel: &Channel) -> bool {
@@ -272,7 +329,9 @@ pub fn scoped_channel<'e>(
     if name.is_empty() || name.len() > relay.limits.channel_name_bytes || !printable {
         return Err(codes::ERROR_BAD_REQUEST);
     }
-    let namespace = relay.namespace_of(name).ok_or(codes::ERROR_UNKNOWN_CHANNEL)?;
+    let namespace = relay
+        .namespace_of(name)
+        .ok_or(codes::ERROR_UNKNOWN_CHANNEL)?;
     Ok((Channel::new(account, name), namespace))
 }
 
@@ -281,11 +340,23 @@ fn ttl_seconds(at: u64, now_seconds: u64) -> u32 {
     u32::try_from(at.saturating_sub(now_seconds)).unwrap_or(u32::MAX)
 }
 
-fn compile_filter(node: Option<&super::protocol::FilterNode>) -> Result<Option<Rc<Filter>>, ErrorReply> {
-    node.map(Filter::compile).transpose().map_err(|_| codes::ERROR_BAD_REQUEST).map(|filter| filter.map(Rc::new))
+fn compile_filter(
+    node: Option<&super::protocol::FilterNode>,
+) -> Result<Option<Rc<Filter>>, ErrorReply> {
+    node.map(Filter::compile)
+        .transpose()
+        .map_err(|_| codes::ERROR_BAD_REQUEST)
+        .map(|filter| filter.map(Rc::new))
 }
 
 /// Positions of server-side subscriptions that a reconnecting client sent along.
-fn recovery_request<'r>(request: &'r ConnectRequest, channel: &str) -> Option<&'r super::protocol::SubscribeRequest> {
-    request.subs.iter().find(|(name, _)| name == channel).map(|(_, subscribe)| subscribe)
+fn recovery_request<'r>(
+    request: &'r ConnectRequest,
+    channel: &str,
+) -> Option<&'r super::protocol::SubscribeRequest> {
+    request
+        .subs
+        .iter()
+        .find(|(name, _)| name == channel)
+        .map(|(_, subscribe)| subscribe)
 }

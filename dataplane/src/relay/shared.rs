@@ -58,7 +58,12 @@ impl Drop for Admitted {
 impl Shared {
     pub fn new(mut parts: Parts, authenticator: Authenticator) -> Arc<Self> {
         parts.config.mark_unchanged();
-        let worker_connections = parts.router.mailboxes().iter().map(|_| AtomicUsize::new(0)).collect();
+        let worker_connections = parts
+            .router
+            .mailboxes()
+            .iter()
+            .map(|_| AtomicUsize::new(0))
+            .collect();
         Arc::new(Self {
             parts,
             authenticator: RwLock::new(Arc::new(authenticator)),
@@ -128,8 +133,14 @@ impl Shared {
 
     /// The worker that a new socket should go to.
     pub fn least_loaded_worker(&self) -> usize {
-        let loads = self.worker_connections.iter().map(|connections| connections.load(Ordering::Relaxed));
-        let least = loads.enumerate().min_by_key(|(_, connections)| *connections).map_or(0, |(worker, _)| worker);
+        let loads = self
+            .worker_connections
+            .iter()
+            .map(|connections| connections.load(Ordering::Relaxed));
+        let least = loads
+            .enumerate()
+            .min_by_key(|(_, connections)| *connections)
+            .map_or(0, |(worker, _)| worker);
         // Counted at once: a burst of sockets is spread before the first of them is served.
         self.worker_connections[least].fetch_add(1, Ordering::Relaxed);
         least
@@ -142,7 +153,8 @@ impl Shared {
 
     /// Inbound and outbound memory of one worker.
     pub fn worker_memory_bytes(&self) -> (usize, usize) {
-        let limit = self.parts.pressure.memory_limit_bytes() / self.parts.router.mailboxes().len().max(1) as u64;
+        let limit = self.parts.pressure.memory_limit_bytes()
+            / self.parts.router.mailboxes().len().max(1) as u64;
         let part = |divisor: u64| usize::try_from(limit / divisor).unwrap_or(usize::MAX);
         (part(INGRESS_MEMORY_DIVISOR), part(EGRESS_MEMORY_DIVISOR))
     }
@@ -157,8 +169,11 @@ impl Shared {
         if self.parts.pressure.level().sheds_connections() {
             return Err(Refused::Overload);
         }
-        let connections_max =
-            limits.connections.unwrap_or(usize::MAX).min(self.parts.descriptors_max.saturating_sub(RESERVED_DESCRIPTORS));
+        let connections_max = limits.connections.unwrap_or(usize::MAX).min(
+            self.parts
+                .descriptors_max
+                .saturating_sub(RESERVED_DESCRIPTORS),
+        );
         // Counted first, so that two at once cannot both take the last place.
         let admitted = Admitted(Arc::clone(self));
         if self.connections.fetch_add(1, Ordering::Relaxed) >= connections_max {

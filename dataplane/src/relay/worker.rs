@@ -84,7 +84,11 @@ impl Worker {
             ingress_queue: RefCell::default(),
             pings: [Encoding::Json, Encoding::Protobuf].map(|encoding| {
                 let mut bytes = Vec::new();
-                frame::write(connection::message_kind(encoding), protocol::ping(encoding), &mut bytes);
+                frame::write(
+                    connection::message_kind(encoding),
+                    protocol::ping(encoding),
+                    &mut bytes,
+                );
                 Frame::new(bytes, &frame_bytes)
             }),
             frame_bytes,
@@ -164,7 +168,11 @@ impl Worker {
     /// What one client may have waiting: less when the frames of all take too much memory.
     pub fn queue_bytes_max(&self) -> usize {
         let limit = self.config.borrow().relay.limits.queue_bytes_per_client;
-        if self.frame_bytes.get() > self.frame_bytes_max { limit.min(QUEUE_BYTES_UNDER_PRESSURE) } else { limit }
+        if self.frame_bytes.get() > self.frame_bytes_max {
+            limit.min(QUEUE_BYTES_UNDER_PRESSURE)
+        } else {
+            limit
+        }
     }
 
     /// Runs a decision of the connection's session with what it may look at.
@@ -196,13 +204,19 @@ impl Worker {
 
     pub fn remember_user(&self, connection: &Rc<Connection>) {
         if let Some(user) = connection.user_key() {
-            self.users.borrow_mut().entry(user).or_insert_with(|| Vec::with_capacity(1)).push(Rc::clone(connection));
+            self.users
+                .borrow_mut()
+                .entry(user)
+                .or_insert_with(|| Vec::with_capacity(1))
+                .push(Rc::clone(connection));
         }
     }
 
     /// To be called before the session ends: afterwards the user is not known any more.
     pub fn forget_user(&self, connection: &Rc<Connection>) {
-        let Some(user) = connection.user_key() else { return };
+        let Some(user) = connection.user_key() else {
+            return;
+        };
         let mut users = self.users.borrow_mut();
         if let Some(connections) = users.get_mut(&user) {
             connections.retain(|known| !Rc::ptr_eq(known, connection));
@@ -216,20 +230,35 @@ impl Worker {
         self.hub.borrow_mut().attach(channel, wants)
     }
 
-    pub fn follow(&self, channel: &Channel, member: MemberKey, at: Option<Position>, sent: Option<&Publication>) {
+    pub fn follow(
+        &self,
+        channel: &Channel,
+        member: MemberKey,
+        at: Option<Position>,
+        sent: Option<&Publication>,
+    ) {
         self.hub.borrow_mut().follow(channel, member, at, sent);
     }
 
     pub fn release_member(&self, channel: &Channel, member: MemberKey) {
         let queue_bytes_max = self.queue_bytes_max();
-        self.hub.borrow_mut().release(channel, member, queue_bytes_max, &mut self.dirty.borrow_mut());
+        self.hub.borrow_mut().release(
+            channel,
+            member,
+            queue_bytes_max,
+            &mut self.dirty.borrow_mut(),
+        );
     }
 
     /// Takes a member that `Router::join` counted out of hub and interest.
     pub async fn detach(&self, channel: &Channel, member: MemberKey) {
         self.hub.borrow_mut().detach(channel, member);
         let has_members = || self.hub.borrow().has_members(channel);
-        if let Err(error) = self.router().leave(self.index, channel, &has_members, self.broker()).await {
+        if let Err(error) = self
+            .router()
+            .leave(self.index, channel, &has_members, self.broker())
+            .await
+        {
             tracing::warn!(%error, "broker unsubscribe failed");
         }
     }
@@ -240,7 +269,9 @@ impl Worker {
 
     /// The connection reads on when there is inbound memory for its message.
     pub fn wait_for_ingress(&self, connection: &Rc<Connection>) {
-        self.ingress_queue.borrow_mut().push_back(Rc::clone(connection));
+        self.ingress_queue
+            .borrow_mut()
+            .push_back(Rc::clone(connection));
     }
 
     pub fn release_ingress(&self, bytes: usize) {
@@ -259,7 +290,9 @@ impl Worker {
 }
 
 pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// The two kinds of message frame, for building frames outside of connections.

@@ -27,40 +27,80 @@ impl Connection {
     async fn apply(self: &Rc<Self>, worker: &Rc<Worker>, effect: Effect) {
         match effect {
             Effect::Reply(reply) => self.reply(worker, &reply),
-            Effect::PushUnsubscribe { channel, code, reason, .. } => {
+            Effect::PushUnsubscribe {
+                channel,
+                code,
+                reason,
+            } => {
                 let channel = ChannelRef::Name(channel.name());
-                self.push(worker, &Push::Unsubscribe { channel, code, reason });
+                self.push(
+                    worker,
+                    &Push::Unsubscribe {
+                        channel,
+                        code,
+                        reason,
+                    },
+                );
             }
-            Effect::PushSubscribe { channel, recoverable, positioned, position, data } => {
+            Effect::PushSubscribe {
+                channel,
+                recoverable,
+                positioned,
+                position,
+                data,
+            } => {
                 let channel = channel.name();
-                let push = Push::Subscribe { channel, recoverable, positioned, position: &position, data: &data };
+                let push = Push::Subscribe {
+                    channel,
+                    recoverable,
+                    positioned,
+                    position: &position,
+                    data: &data,
+                };
                 self.push(worker, &push);
             }
-            Effect::PushRefresh { expires, ttl } => self.push(worker, &Push::Refresh { expires, ttl }),
+            Effect::PushRefresh { expires, ttl } => {
+                self.push(worker, &Push::Refresh { expires, ttl })
+            }
             Effect::Release { channel, member } => {
                 worker.release_member(&channel, member);
             }
-            Effect::Join { channel, info } => self.announce(worker, &channel, PresenceEvent::Join(info)).await,
+            Effect::Join { channel, info } => {
+                self.announce(worker, &channel, PresenceEvent::Join(info))
+                    .await
+            }
             Effect::Leave(subscription) => self.leave(worker, &subscription).await,
             Effect::Close(disconnect) => self.request_close(disconnect),
         }
     }
 
     pub(super) fn reply(self: &Rc<Self>, worker: &Worker, reply: &Reply) {
-        self.encode(worker, |encoding, out| protocol::encode_reply(encoding, reply, out));
+        self.encode(worker, |encoding, out| {
+            protocol::encode_reply(encoding, reply, out)
+        });
         if let Ok(protocol::ResultBody::Connect(_)) = &reply.result {
             let mut heartbeat = self.heartbeat.get();
-            heartbeat.connected(worker.clock_ms(), worker.config().relay.heartbeat, fastrand::f64());
+            heartbeat.connected(
+                worker.clock_ms(),
+                worker.config().relay.heartbeat,
+                fastrand::f64(),
+            );
             self.heartbeat.set(heartbeat);
             worker.remember_user(self);
         }
     }
 
     fn push(self: &Rc<Self>, worker: &Worker, push: &Push<'_>) {
-        self.encode(worker, |encoding, out| protocol::encode_push(encoding, push, out));
+        self.encode(worker, |encoding, out| {
+            protocol::encode_push(encoding, push, out)
+        });
     }
 
-    fn encode(self: &Rc<Self>, worker: &Worker, encode: impl FnOnce(Encoding, &mut Vec<u8>) -> Result<(), NotJson>) {
+    fn encode(
+        self: &Rc<Self>,
+        worker: &Worker,
+        encode: impl FnOnce(Encoding, &mut Vec<u8>) -> Result<(), NotJson>,
+    ) {
         let mut message = Vec::new();
         if encode(self.encoding, &mut message).is_err() {
             self.request_close(codes::DISCONNECT_INAPPROPRIATE_PROTOCOL);
@@ -74,16 +114,26 @@ impl Connection {
     /// Ends a subscription for hub, presence and the others. Store failures are logged and not retried: the lease
     /// and the broker's own recovery put them right.
     pub(super) async fn leave(self: &Rc<Self>, worker: &Rc<Worker>, subscription: &Subscription) {
-        worker.detach(&subscription.channel, subscription.member).await;
+        worker
+            .detach(&subscription.channel, subscription.member)
+            .await;
         if subscription.presence {
-            let left = worker.presence().leave(worker.holder(), &subscription.channel, &subscription.info.client).await;
+            let left = worker
+                .presence()
+                .leave(
+                    worker.holder(),
+                    &subscription.channel,
+                    &subscription.info.client,
+                )
+                .await;
             if let Err(error) = left {
                 tracing::warn!(%error, "presence leave failed");
             }
         }
         if subscription.announce {
             let info = Arc::clone(&subscription.info);
-            self.announce(worker, &subscription.channel, PresenceEvent::Leave(info)).await;
+            self.announce(worker, &subscription.channel, PresenceEvent::Leave(info))
+                .await;
         }
     }
 

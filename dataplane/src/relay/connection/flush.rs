@@ -29,7 +29,12 @@ impl Connection {
         if self.closing.borrow().is_some() {
             return;
         }
-        if self.outbox.borrow_mut().push(frame, worker.queue_bytes_max()).is_err() {
+        if self
+            .outbox
+            .borrow_mut()
+            .push(frame, worker.queue_bytes_max())
+            .is_err()
+        {
             self.request_close(crate::relay::codes::DISCONNECT_SLOW);
         }
     }

@@ -19,7 +19,12 @@ fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
         }
     }
     out.extend_from_slice(&mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
     out
 }
 
@@ -35,7 +40,13 @@ fn a_fragmented_message_with_a_ping_between_is_one_message() {
     wire.extend(client_frame(0x80 | OP_PING, b"p", [9, 9, 9, 9]));
     wire.extend(client_frame(0x80, b"llo", [5, 6, 7, 8]));
     let got = read_all(&mut Reader::default(), &wire).unwrap();
-    assert_eq!(got, [Inbound::Ping(Bytes::from_static(b"p")), Inbound::Message(Bytes::from_static(b"hello"))]);
+    assert_eq!(
+        got,
+        [
+            Inbound::Ping(Bytes::from_static(b"p")),
+            Inbound::Message(Bytes::from_static(b"hello"))
+        ]
+    );
 }
 
 #[test]
@@ -46,17 +57,41 @@ fn breaches_of_the_protocol_close_with_their_code() {
         ("unmasked", unmasked, 1002),
         ("reserved bit", client_frame(0xc1, b"x", mask), 1002),
         ("unknown opcode", client_frame(0x83, b"x", mask), 1002),
-        ("unknown control opcode", client_frame(0x8b, b"x", mask), 1002),
+        (
+            "unknown control opcode",
+            client_frame(0x8b, b"x", mask),
+            1002,
+        ),
         ("fragmented ping", client_frame(OP_PING, b"x", mask), 1002),
-        ("long ping", client_frame(0x80 | OP_PING, &[0; 126], mask), 1002),
-        ("continuation of nothing", client_frame(0x80, b"x", mask), 1002),
+        (
+            "long ping",
+            client_frame(0x80 | OP_PING, &[0; 126], mask),
+            1002,
+        ),
+        (
+            "continuation of nothing",
+            client_frame(0x80, b"x", mask),
+            1002,
+        ),
         ("invalid utf-8", client_frame(0x81, &[0xff], mask), 1007),
-        ("too big", client_frame(0x82, &vec![0; LIMIT + 1], mask), 1009),
+        (
+            "too big",
+            client_frame(0x82, &vec![0; LIMIT + 1], mask),
+            1009,
+        ),
         ("one byte close", client_frame(0x88, b"x", mask), 1002),
-        ("close code nobody may send", client_frame(0x88, &1005u16.to_be_bytes(), mask), 1002),
+        (
+            "close code nobody may send",
+            client_frame(0x88, &1005u16.to_be_bytes(), mask),
+            1002,
+        ),
     ];
     for (name, wire, code) in cases {
-        assert_eq!(read_all(&mut Reader::default(), &wire).unwrap_err().code, code, "{name}");
+        assert_eq!(
+            read_all(&mut Reader::default(), &wire).unwrap_err().code,
+            code,
+            "{name}"
+        );
     }
 }
 
@@ -65,7 +100,10 @@ fn fragments_count_together_against_the_limit() {
     let half = vec![b'a'; LIMIT / 2 + 1];
     let mut wire = client_frame(OP_TEXT, &half, [0; 4]);
     wire.extend(client_frame(0x80, &half, [0; 4]));
-    assert_eq!(read_all(&mut Reader::default(), &wire).unwrap_err(), codes::CLOSE_TOO_BIG);
+    assert_eq!(
+        read_all(&mut Reader::default(), &wire).unwrap_err(),
+        codes::CLOSE_TOO_BIG
+    );
 }
 
 #[test]
@@ -82,7 +120,10 @@ fn an_idle_reader_holds_no_memory() {
 #[test]
 fn close_reasons_are_cut_at_a_character() {
     let mut out = Vec::new();
-    let long = Disconnect { code: 4000, reason: "é".repeat(100).into() };
+    let long = Disconnect {
+        code: 4000,
+        reason: "é".repeat(100).into(),
+    };
     write_close(&long, &mut out);
     assert!(out.len() <= 2 + CONTROL_BYTES_MAX);
     assert!(std::str::from_utf8(&out[4..]).is_ok());

@@ -47,7 +47,14 @@ impl<'e> Forms<'e> {
         frame_bytes: &'e FrameBytes,
     ) -> Self {
         let slots = [const { Slot::Empty }; VARIANTS];
-        Self { channel, id, event, previous, slots, frame_bytes }
+        Self {
+            channel,
+            id,
+            event,
+            previous,
+            slots,
+            frame_bytes,
+        }
     }
 
     /// `None`: this member's encoding cannot carry the payload.
@@ -57,7 +64,9 @@ impl<'e> Forms<'e> {
             Form::Full => 1,
             Form::Patch => 2,
         };
-        let index = form * 4 + usize::from(variant.encoding == Encoding::Protobuf) * 2 + usize::from(variant.by_id);
+        let index = form * 4
+            + usize::from(variant.encoding == Encoding::Protobuf) * 2
+            + usize::from(variant.by_id);
         if matches!(self.slots[index], Slot::Empty) {
             self.slots[index] = self.encode(variant);
         }
@@ -68,16 +77,36 @@ impl<'e> Forms<'e> {
     }
 
     fn encode(&self, variant: Variant) -> Slot {
-        let channel = if variant.by_id { ChannelRef::Id(self.id) } else { ChannelRef::Name(self.channel.name()) };
+        let channel = if variant.by_id {
+            ChannelRef::Id(self.id)
+        } else {
+            ChannelRef::Name(self.channel.name())
+        };
         let mut message = Vec::new();
         let outcome = match self.event {
-            Event::Join(info) => protocol::encode_push(variant.encoding, &Push::Join { channel, info }, &mut message),
-            Event::Leave(info) => protocol::encode_push(variant.encoding, &Push::Leave { channel, info }, &mut message),
+            Event::Join(info) => protocol::encode_push(
+                variant.encoding,
+                &Push::Join { channel, info },
+                &mut message,
+            ),
+            Event::Leave(info) => protocol::encode_push(
+                variant.encoding,
+                &Push::Leave { channel, info },
+                &mut message,
+            ),
             Event::Publication { publication, .. } => {
-                match delta::publication(variant.encoding, variant.form, publication, self.previous) {
+                match delta::publication(variant.encoding, variant.form, publication, self.previous)
+                {
                     Some(publication) => {
                         let publication = &*publication;
-                        protocol::encode_push(variant.encoding, &Push::Publication { channel, publication }, &mut message)
+                        protocol::encode_push(
+                            variant.encoding,
+                            &Push::Publication {
+                                channel,
+                                publication,
+                            },
+                            &mut message,
+                        )
                     }
                     None => return Slot::Impossible,
                 }

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use sluice_crds::config::Feature;
 
 use super::subscribe::{Plan, SubscribeContext, SubscribeError, Subscribed};
-use super::{Ask, Effect, Env, Live, Phase, Session, Step, recovery_request, scoped_channel, ttl_seconds};
+use super::{
+    Ask, Effect, Env, Live, Phase, Session, Step, recovery_request, scoped_channel, ttl_seconds,
+};
 use crate::auth::{AuthError, Identity, ServerSubscription};
 use crate::relay::codes;
-use crate::relay::protocol::{ClientInfo, ConnectRequest, ConnectResult, ErrorReply, Payload, Reply, ResultBody};
+use crate::relay::protocol::{
+    ClientInfo, ConnectRequest, ConnectResult, ErrorReply, Payload, Reply, ResultBody,
+};
 use crate::relay::rate::Bucket;
 
 /// Named in the connect result. SDKs show it to users.
@@ -38,17 +42,32 @@ impl Session {
                 return Step::close(codes::DISCONNECT_BAD_REQUEST);
             }
             self.phase = Phase::Connecting;
-            return self.admit(Admission { id, request, identity: Identity::default() });
+            return self.admit(Admission {
+                id,
+                request,
+                identity: Identity::default(),
+            });
         }
         self.phase = Phase::Connecting;
         let token = request.token.clone();
-        Step::ask(Ask::Identify { token, context: ConnectContext { id, request } })
+        Step::ask(Ask::Identify {
+            token,
+            context: ConnectContext { id, request },
+        })
     }
 
-    pub fn identified(&mut self, context: ConnectContext, identity: Result<Identity, AuthError>) -> Step {
+    pub fn identified(
+        &mut self,
+        context: ConnectContext,
+        identity: Result<Identity, AuthError>,
+    ) -> Step {
         let ConnectContext { id, request } = context;
         match identity {
-            Ok(identity) => self.admit(Admission { id, request, identity }),
+            Ok(identity) => self.admit(Admission {
+                id,
+                request,
+                identity,
+            }),
             Err(AuthError::Expired) => self.refuse(id, codes::ERROR_TOKEN_EXPIRED),
             Err(AuthError::Invalid(_)) => Step::close(codes::DISCONNECT_INVALID_TOKEN),
             Err(AuthError::Unavailable(_)) => self.refuse(id, codes::ERROR_INTERNAL),
@@ -57,7 +76,10 @@ impl Session {
 
     fn admit(&mut self, admission: Admission) -> Step {
         let account = Arc::clone(&admission.identity.account);
-        Step::ask(Ask::Admit { account, context: Box::new(admission) })
+        Step::ask(Ask::Admit {
+            account,
+            context: Box::new(admission),
+        })
     }
 
     /// After it, a refused client may try again on the same connection until the connect deadline.
@@ -67,7 +89,11 @@ impl Session {
     }
 
     pub fn admitted(&mut self, admission: Admission, admitted: bool, env: &Env<'_>) -> Step {
-        let Admission { id, request, identity } = admission;
+        let Admission {
+            id,
+            request,
+            identity,
+        } = admission;
         if !admitted {
             return self.refuse(id, codes::ERROR_TOO_MANY_REQUESTS);
         }
@@ -91,7 +117,10 @@ impl Session {
         if plans.is_empty() {
             return self.connected(id, Vec::new(), Vec::new(), env);
         }
-        Step::ask(Ask::Subscribe { plans, context: SubscribeContext::Connect { id } })
+        Step::ask(Ask::Subscribe {
+            plans,
+            context: SubscribeContext::Connect { id },
+        })
     }
 
     /// Server-side subscriptions of a connect are made (or one failed, which fails the connect).
@@ -103,7 +132,9 @@ impl Session {
         env: &Env<'_>,
     ) -> Step {
         let client = Arc::clone(&self.client);
-        let Some(live) = self.live_mut() else { return Step::none() };
+        let Some(live) = self.live_mut() else {
+            return Step::none();
+        };
         let mut subs = Vec::with_capacity(plans.len());
         let mut after = Vec::new();
         let mut failure = None;
@@ -121,7 +152,8 @@ impl Session {
             return match error.reply() {
                 Ok(error) => {
                     let mut step = Step::error(id, error);
-                    step.effects.extend(self.end().into_iter().map(Effect::Leave));
+                    step.effects
+                        .extend(self.end().into_iter().map(Effect::Leave));
                     self.phase = Phase::Fresh;
                     step
                 }
@@ -133,14 +165,19 @@ impl Session {
             client,
             version: SERVER_VERSION.to_owned(),
             expires: live.expires_at.is_some(),
-            ttl: live.expires_at.map_or(0, |at| ttl_seconds(at, env.now_seconds())),
+            ttl: live
+                .expires_at
+                .map_or(0, |at| ttl_seconds(at, env.now_seconds())),
             data: Payload::new(),
             subs,
             ping: u32::try_from(heartbeat.interval.as_secs()).unwrap_or(u32::MAX),
             pong: true,
             time_ms: 0,
         };
-        let mut step = Step::effect(Effect::Reply(Reply { id, result: Ok(ResultBody::Connect(result)) }));
+        let mut step = Step::effect(Effect::Reply(Reply {
+            id,
+            result: Ok(ResultBody::Connect(result)),
+        }));
         step.effects.extend(after);
         step
     }
@@ -153,11 +190,15 @@ fn server_side_plans(
     info: &Arc<ClientInfo>,
     env: &Env<'_>,
 ) -> Result<Vec<Plan>, ErrorReply> {
-    let personal = (env.relay.personal_channel && !identity.user.is_empty())
-        .then(|| ServerSubscription { channel: format!("#{}", identity.user), ..ServerSubscription::default() });
+    let personal =
+        (env.relay.personal_channel && !identity.user.is_empty()).then(|| ServerSubscription {
+            channel: format!("#{}", identity.user),
+            ..ServerSubscription::default()
+        });
     let mut plans: Vec<Plan> = Vec::new();
     for subscription in identity.subscriptions.iter().chain(&personal) {
-        let (channel, namespace) = scoped_channel(&identity.account, &subscription.channel, env.relay)?;
+        let (channel, namespace) =
+            scoped_channel(&identity.account, &subscription.channel, env.relay)?;
         if plans.iter().any(|plan| plan.channel == channel) {
             continue;
         }
@@ -167,7 +208,10 @@ fn server_side_plans(
         plan.info = if subscription.info.is_empty() {
             Arc::clone(info)
         } else {
-            Arc::new(ClientInfo { chan_info: subscription.info.clone(), ..(**info).clone() })
+            Arc::new(ClientInfo {
+                chan_info: subscription.info.clone(),
+                ..(**info).clone()
+            })
         };
         if let Some(known) = recovery_request(request, &subscription.channel)
             && plan.recoverable

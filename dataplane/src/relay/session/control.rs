@@ -11,12 +11,18 @@ use crate::relay::protocol::{ClientInfo, Payload};
 pub enum Control {
     Disconnect(Disconnect),
     /// From one channel, or from all.
-    Unsubscribe { channel: Option<Channel> },
+    Unsubscribe {
+        channel: Option<Channel>,
+    },
     Subscribe(Box<ServerSubscribe>),
     /// New expiry of the connection, in unix seconds; `None` for never.
-    Refresh { expires_at: Option<u64> },
+    Refresh {
+        expires_at: Option<u64>,
+    },
     /// The hub saw a gap in the stream of this subscription.
-    InsufficientState { channel: Channel },
+    InsufficientState {
+        channel: Channel,
+    },
 }
 
 /// A server-side subscription made while the client is connected.
@@ -47,7 +53,11 @@ impl Session {
             Control::Unsubscribe { channel } => {
                 let channels: Vec<Channel> = match channel {
                     Some(channel) => vec![channel],
-                    None => live.subscriptions.iter().map(|subscription| subscription.channel.clone()).collect(),
+                    None => live
+                        .subscriptions
+                        .iter()
+                        .map(|subscription| subscription.channel.clone())
+                        .collect(),
                 };
                 let mut step = Step::none();
                 for channel in channels {
@@ -58,9 +68,15 @@ impl Session {
             Control::InsufficientState { channel } => {
                 let mut step = Step::none();
                 match live.subscription(&channel) {
-                    Some(subscription) if subscription.server_side => Step::close(codes::DISCONNECT_INSUFFICIENT_STATE),
+                    Some(subscription) if subscription.server_side => {
+                        Step::close(codes::DISCONNECT_INSUFFICIENT_STATE)
+                    }
                     Some(_) => {
-                        self.unsubscribe_by_server(&channel, codes::UNSUBSCRIBE_INSUFFICIENT, &mut step);
+                        self.unsubscribe_by_server(
+                            &channel,
+                            codes::UNSUBSCRIBE_INSUFFICIENT,
+                            &mut step,
+                        );
                         step
                     }
                     None => step,
@@ -69,16 +85,23 @@ impl Session {
             Control::Refresh { expires_at } => {
                 live.expires_at = expires_at;
                 let ttl = expires_at.map_or(0, |at| ttl_seconds(at, env.now_seconds()));
-                Step::effect(Effect::PushRefresh { expires: expires_at.is_some(), ttl })
+                Step::effect(Effect::PushRefresh {
+                    expires: expires_at.is_some(),
+                    ttl,
+                })
             }
             Control::Subscribe(subscribe) => self.subscribe_by_server(*subscribe, env),
         }
     }
 
     fn subscribe_by_server(&mut self, subscribe: ServerSubscribe, env: &Env<'_>) -> Step {
-        let Some(live) = self.live_mut() else { return Step::none() };
+        let Some(live) = self.live_mut() else {
+            return Step::none();
+        };
         let full = live.subscriptions.len() >= env.relay.limits.channels_per_client;
-        let Some(namespace) = env.relay.namespace_of(subscribe.channel.name()) else { return Step::none() };
+        let Some(namespace) = env.relay.namespace_of(subscribe.channel.name()) else {
+            return Step::none();
+        };
         if full || live.subscription(&subscribe.channel).is_some() {
             return Step::none();
         }
@@ -90,15 +113,32 @@ impl Session {
         plan.info = if subscribe.info.is_empty() {
             live.info.clone()
         } else {
-            std::sync::Arc::new(ClientInfo { chan_info: subscribe.info, ..(*live.info).clone() })
+            std::sync::Arc::new(ClientInfo {
+                chan_info: subscribe.info,
+                ..(*live.info).clone()
+            })
         };
-        Step::ask(Ask::Subscribe { plans: vec![plan], context: SubscribeContext::Server })
+        Step::ask(Ask::Subscribe {
+            plans: vec![plan],
+            context: SubscribeContext::Server,
+        })
     }
 
-    fn unsubscribe_by_server(&mut self, channel: &Channel, (code, reason): (u32, &'static str), step: &mut Step) {
-        let Some(subscription) = self.live_mut().and_then(|live| live.take(channel)) else { return };
-        let (channel, member) = (channel.clone(), subscription.member);
-        step.effects.push(Effect::PushUnsubscribe { channel, member, code, reason });
+    fn unsubscribe_by_server(
+        &mut self,
+        channel: &Channel,
+        (code, reason): (u32, &'static str),
+        step: &mut Step,
+    ) {
+        let Some(subscription) = self.live_mut().and_then(|live| live.take(channel)) else {
+            return;
+        };
+        let channel = channel.clone();
+        step.effects.push(Effect::PushUnsubscribe {
+            channel,
+            code,
+            reason,
+        });
         step.effects.push(Effect::Leave(subscription));
     }
 }

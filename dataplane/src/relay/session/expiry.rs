@@ -16,17 +16,29 @@ impl Session {
         if token.is_empty() {
             return Step::close(codes::DISCONNECT_BAD_REQUEST);
         }
-        Step::ask(Ask::Refresh { token, context: RefreshContext { id } })
+        Step::ask(Ask::Refresh {
+            token,
+            context: RefreshContext { id },
+        })
     }
 
-    pub fn refreshed(&mut self, context: RefreshContext, identity: Result<Identity, AuthError>, env: &Env<'_>) -> Step {
+    pub fn refreshed(
+        &mut self,
+        context: RefreshContext,
+        identity: Result<Identity, AuthError>,
+        env: &Env<'_>,
+    ) -> Step {
         let client = self.client.clone();
-        let Some(live) = self.live_mut() else { return Step::none() };
+        let Some(live) = self.live_mut() else {
+            return Step::none();
+        };
         let identity = match identity {
             Ok(identity) => identity,
             Err(AuthError::Expired) => return Step::error(context.id, codes::ERROR_TOKEN_EXPIRED),
             Err(AuthError::Invalid(_)) => return Step::close(codes::DISCONNECT_INVALID_TOKEN),
-            Err(AuthError::Unavailable(_)) => return Step::error(context.id, codes::ERROR_INTERNAL),
+            Err(AuthError::Unavailable(_)) => {
+                return Step::error(context.id, codes::ERROR_INTERNAL);
+            }
         };
         // A connection never changes hands, and never changes accounts.
         if identity.user != live.info.user || identity.account != live.account {
@@ -39,7 +51,9 @@ impl Session {
                 client,
                 version: String::new(),
                 expires: live.expires_at.is_some(),
-                ttl: live.expires_at.map_or(0, |at| ttl_seconds(at, env.now_seconds())),
+                ttl: live
+                    .expires_at
+                    .map_or(0, |at| ttl_seconds(at, env.now_seconds())),
             }),
         )
     }
@@ -47,28 +61,41 @@ impl Session {
     /// When `expire` has something to do: unix milliseconds.
     pub fn expiry_due_ms(&self, env: &Env<'_>) -> Option<u64> {
         let live = self.live()?;
-        let earliest = live.subscriptions.iter().filter_map(|subscription| subscription.expires_at);
+        let earliest = live
+            .subscriptions
+            .iter()
+            .filter_map(|subscription| subscription.expires_at);
         let earliest = earliest.chain(live.expires_at).min()?;
         Some(earliest * 1_000 + grace_ms(env))
     }
 
     /// Ends what has been expired for longer than the grace time.
     pub fn expire(&mut self, env: &Env<'_>) -> Step {
-        let Some(live) = self.live_mut() else { return Step::none() };
+        let Some(live) = self.live_mut() else {
+            return Step::none();
+        };
         let over = |at: Option<u64>| at.is_some_and(|at| at * 1_000 + grace_ms(env) <= env.now_ms);
         if over(live.expires_at) {
             return Step::close(codes::DISCONNECT_EXPIRED);
         }
         let mut step = Step::none();
-        while let Some(index) = live.subscriptions.iter().position(|subscription| over(subscription.expires_at)) {
+        while let Some(index) = live
+            .subscriptions
+            .iter()
+            .position(|subscription| over(subscription.expires_at))
+        {
             let subscription = live.subscriptions.swap_remove(index);
             if subscription.server_side {
                 live.subscriptions.push(subscription);
                 return Step::close(codes::DISCONNECT_SUB_EXPIRED);
             }
             let (code, reason) = codes::UNSUBSCRIBE_EXPIRED;
-            let (channel, member) = (subscription.channel.clone(), subscription.member);
-            step.effects.push(Effect::PushUnsubscribe { channel, member, code, reason });
+            let channel = subscription.channel.clone();
+            step.effects.push(Effect::PushUnsubscribe {
+                channel,
+                code,
+                reason,
+            });
             step.effects.push(Effect::Leave(subscription));
         }
         step
@@ -94,11 +121,23 @@ impl Live {
         if token.is_empty() || subscription.server_side {
             return Step::error(id, codes::ERROR_BAD_REQUEST);
         }
-        Step::ask(Ask::VerifySubscription { token, context: VerifiedSubscribe::SubRefresh { id, channel } })
+        Step::ask(Ask::VerifySubscription {
+            token,
+            context: VerifiedSubscribe::SubRefresh { id, channel },
+        })
     }
 
-    pub(super) fn sub_refreshed(&mut self, id: u32, channel: &Channel, expires_at: Option<u64>, env: &Env<'_>) -> Step {
-        let Some(subscription) = self.subscriptions.iter_mut().find(|subscription| subscription.channel == *channel)
+    pub(super) fn sub_refreshed(
+        &mut self,
+        id: u32,
+        channel: &Channel,
+        expires_at: Option<u64>,
+        env: &Env<'_>,
+    ) -> Step {
+        let Some(subscription) = self
+            .subscriptions
+            .iter_mut()
+            .find(|subscription| subscription.channel == *channel)
         else {
             return Step::error(id, codes::ERROR_PERMISSION_DENIED);
         };

@@ -21,7 +21,10 @@ pub struct PublishAsk {
 /// The options every publication to a channel of this namespace has.
 pub fn publish_options(namespace: &Namespace) -> PublishOptions {
     PublishOptions {
-        history: namespace.history.map(|history| Retention { size: history.size, ttl: history.ttl }),
+        history: namespace.history.map(|history| Retention {
+            size: history.size,
+            ttl: history.ttl,
+        }),
         delta: namespace.delta,
         ..PublishOptions::default()
     }
@@ -42,15 +45,31 @@ impl Live {
         if !self.allows(namespace.publish, &channel) {
             return Step::error(id, codes::ERROR_PERMISSION_DENIED);
         }
-        let info = self.subscription(&channel).map_or(&self.info, |subscription| &subscription.info);
-        let publication = NewPublication { data, info: Some(Arc::clone(info)), tags: Vec::new(), time_ms: env.now_ms as i64 };
+        let info = self
+            .subscription(&channel)
+            .map_or(&self.info, |subscription| &subscription.info);
+        let publication = NewPublication {
+            data,
+            info: Some(Arc::clone(info)),
+            tags: Vec::new(),
+            time_ms: env.now_ms as i64,
+        };
         let options = publish_options(namespace);
-        Step::ask(Ask::Publish(PublishAsk { id, channel, publication, options }))
+        Step::ask(Ask::Publish(PublishAsk {
+            id,
+            channel,
+            publication,
+            options,
+        }))
     }
 
     /// No handler exists for remote calls.
     pub(super) fn rpc(&mut self, id: u32, env: &Env<'_>) -> Step {
-        let error = if self.may_send(env) { codes::ERROR_NOT_AVAILABLE } else { codes::ERROR_TOO_MANY_REQUESTS };
+        let error = if self.may_send(env) {
+            codes::ERROR_NOT_AVAILABLE
+        } else {
+            codes::ERROR_TOO_MANY_REQUESTS
+        };
         Step::error(id, error)
     }
 
@@ -61,7 +80,8 @@ impl Live {
             .is_none_or(|rate| self.messages.take(rate, env.now_ms));
         client
             && limits.messages_per_second_per_account.is_none_or(|rate| {
-                env.account.is_none_or(|account| account.take_message(rate, env.now_ms))
+                env.account
+                    .is_none_or(|account| account.take_message(rate, env.now_ms))
             })
     }
 }

@@ -14,7 +14,11 @@ use crate::store::{ReadOptions, Retention, StoreError};
 pub enum Query {
     Presence(Channel),
     PresenceStats(Channel),
-    History { channel: Channel, retention: Retention, options: ReadOptions },
+    History {
+        channel: Channel,
+        retention: Retention,
+        options: ReadOptions,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +42,13 @@ impl Live {
     }
 
     /// The queries that overload refuses first.
-    fn server_list(&self, id: u32, channel: &str, env: &Env<'_>, query: fn(Channel) -> Query) -> Step {
+    fn server_list(
+        &self,
+        id: u32,
+        channel: &str,
+        env: &Env<'_>,
+        query: fn(Channel) -> Query,
+    ) -> Step {
         if channel.is_empty() {
             return Step::close(codes::DISCONNECT_BAD_REQUEST);
         }
@@ -55,7 +65,10 @@ impl Live {
         if let Err(error) = self.may_ask(namespace.ask_presence, &channel) {
             return Step::error(id, error);
         }
-        Step::ask(Ask::Query { id, query: query(channel) })
+        Step::ask(Ask::Query {
+            id,
+            query: query(channel),
+        })
     }
 
     pub(super) fn history(&self, id: u32, request: HistoryRequest, env: &Env<'_>) -> Step {
@@ -78,12 +91,26 @@ impl Live {
             limit: Some(limit.min(MAX_RECOVERED)),
             reverse: request.reverse,
         };
-        let retention = Retention { size: history.size, ttl: history.ttl };
-        Step::ask(Ask::Query { id, query: Query::History { channel, retention, options } })
+        let retention = Retention {
+            size: history.size,
+            ttl: history.ttl,
+        };
+        Step::ask(Ask::Query {
+            id,
+            query: Query::History {
+                channel,
+                retention,
+                options,
+            },
+        })
     }
 
     fn may_ask(&self, allowed: Allowed, channel: &Channel) -> Result<(), ErrorReply> {
-        if self.allows(allowed, channel) { Ok(()) } else { Err(codes::ERROR_PERMISSION_DENIED) }
+        if self.allows(allowed, channel) {
+            Ok(())
+        } else {
+            Err(codes::ERROR_PERMISSION_DENIED)
+        }
     }
 }
 
@@ -94,7 +121,9 @@ impl Session {
             Err(QueryError::Store(StoreError::UnrecoverablePosition)) => {
                 Step::error(id, codes::ERROR_UNRECOVERABLE_POSITION)
             }
-            Err(QueryError::Store(StoreError::Unavailable(_))) => Step::error(id, codes::ERROR_INTERNAL),
+            Err(QueryError::Store(StoreError::Unavailable(_))) => {
+                Step::error(id, codes::ERROR_INTERNAL)
+            }
         }
     }
 }

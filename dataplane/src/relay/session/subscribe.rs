@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use sluice_crds::config::{Allowed, Feature, Namespace};
 
-use super::{Ask, Effect, Env, Live, MemberKey, Session, Step, Subscription, compile_filter, ttl_seconds};
+use super::{
+    Ask, Effect, Env, Live, MemberKey, Session, Step, Subscription, compile_filter, ttl_seconds,
+};
 use crate::auth::{AuthError, Overrides, SubscriptionIdentity};
 use crate::relay::channel::Channel;
 use crate::relay::codes::{self, Disconnect};
 use crate::relay::filter::Filter;
 use crate::relay::protocol::{
-    ClientInfo, ErrorReply, FLAG_CHANNEL_COMPACTION, FLAG_REJECT_UNRECOVERED, Payload, Position, Publication, Reply,
-    ResultBody, SubscribeRequest, SubscribeResult,
+    ClientInfo, ErrorReply, FLAG_CHANNEL_COMPACTION, FLAG_REJECT_UNRECOVERED, Payload, Position,
+    Publication, Reply, ResultBody, SubscribeRequest, SubscribeResult,
 };
 use crate::store::Retention;
 
@@ -81,31 +83,50 @@ impl SubscribeError {
 
 #[derive(Debug)]
 pub enum SubscribeContext {
-    Connect { id: u32 },
-    Client { id: u32 },
+    Connect {
+        id: u32,
+    },
+    Client {
+        id: u32,
+    },
     /// Begun by the server API.
     Server,
 }
 
 #[derive(Debug)]
 pub enum VerifiedSubscribe {
-    Subscribe { id: u32, request: Box<SubscribeRequest> },
-    SubRefresh { id: u32, channel: Channel },
+    Subscribe {
+        id: u32,
+        request: Box<SubscribeRequest>,
+    },
+    SubRefresh {
+        id: u32,
+        channel: Channel,
+    },
 }
 
 impl Plan {
     /// What the namespace and the token's overrides give to every subscriber; requests add to it.
     pub fn new(channel: Channel, namespace: &Namespace, overrides: &Overrides) -> Self {
-        let recoverable = overrides.force_recovery.unwrap_or(namespace.recovery == Feature::Always);
-        let positioned = overrides.force_positioning.unwrap_or(namespace.positioning == Feature::Always);
-        let retention = namespace.history.map(|history| Retention { size: history.size, ttl: history.ttl });
+        let recoverable = overrides
+            .force_recovery
+            .unwrap_or(namespace.recovery == Feature::Always);
+        let positioned = overrides
+            .force_positioning
+            .unwrap_or(namespace.positioning == Feature::Always);
+        let retention = namespace.history.map(|history| Retention {
+            size: history.size,
+            ttl: history.ttl,
+        });
         let follows = recoverable || positioned;
         Self {
             channel,
             info: Arc::default(),
             server_side: false,
             presence: overrides.presence.unwrap_or(namespace.presence),
-            announce: overrides.join_leave.unwrap_or(namespace.join_leave != Feature::Disabled),
+            announce: overrides
+                .join_leave
+                .unwrap_or(namespace.join_leave != Feature::Disabled),
             receive_join_leave: overrides
                 .force_push_join_leave
                 .unwrap_or(namespace.join_leave == Feature::Always),
@@ -124,13 +145,23 @@ impl Plan {
     }
 
     /// Adds what the client asks for and may have.
-    fn request(&mut self, request: &SubscribeRequest, namespace: &Namespace, may_ask_history: bool, may_ask_presence: bool) {
+    fn request(
+        &mut self,
+        request: &SubscribeRequest,
+        namespace: &Namespace,
+        may_ask_history: bool,
+        may_ask_presence: bool,
+    ) {
         if let Some(history) = namespace.history {
             let may = |feature: Feature| feature != Feature::Disabled || may_ask_history;
             self.recoverable |= request.recoverable && may(namespace.recovery);
-            self.positioned |= self.recoverable || (request.positioned && may(namespace.positioning));
+            self.positioned |=
+                self.recoverable || (request.positioned && may(namespace.positioning));
             if self.positioned {
-                self.stream = Some(Retention { size: history.size, ttl: history.ttl });
+                self.stream = Some(Retention {
+                    size: history.size,
+                    ttl: history.ttl,
+                });
             }
         }
         let join_leave = namespace.join_leave != Feature::Disabled;
@@ -166,8 +197,14 @@ impl Live {
             return Step::error(id, codes::ERROR_PERMISSION_DENIED);
         }
         if !request.token.is_empty() {
+            if namespace.subscribe == Allowed::Nobody {
+                return Step::error(id, codes::ERROR_PERMISSION_DENIED);
+            }
             let token = request.token.clone();
-            let context = VerifiedSubscribe::Subscribe { id, request: Box::new(request) };
+            let context = VerifiedSubscribe::Subscribe {
+                id,
+                request: Box::new(request),
+            };
             return Step::ask(Ask::VerifySubscription { token, context });
         }
         if !self.may_subscribe(&request.channel, namespace) {
@@ -193,9 +230,17 @@ impl Live {
         }
     }
 
-    fn subscribe_with(&self, id: u32, request: &SubscribeRequest, mut plan: Plan, namespace: &Namespace) -> Step {
+    fn subscribe_with(
+        &self,
+        id: u32,
+        request: &SubscribeRequest,
+        mut plan: Plan,
+        namespace: &Namespace,
+    ) -> Step {
         // The subscription is about to exist, so what subscribers may ask, this client may.
-        let may = |allowed: Allowed| allowed == Allowed::Subscriber || self.allows(allowed, &plan.channel);
+        let may = |allowed: Allowed| {
+            allowed == Allowed::Subscriber || self.allows(allowed, &plan.channel)
+        };
         let (history, presence) = (may(namespace.ask_history), may(namespace.ask_presence));
         plan.request(request, namespace, history, presence);
         plan.filter = match compile_filter(request.filter.as_ref()) {
@@ -205,15 +250,30 @@ impl Live {
         if plan.info.client.is_empty() {
             plan.info = Arc::clone(&self.info);
         }
-        Step::ask(Ask::Subscribe { plans: vec![plan], context: SubscribeContext::Client { id } })
+        Step::ask(Ask::Subscribe {
+            plans: vec![plan],
+            context: SubscribeContext::Client { id },
+        })
     }
 
     /// Registers the subscription; `after` gets what must follow its reply.
-    pub(super) fn begin(&mut self, plan: Plan, done: Subscribed, after: &mut Vec<Effect>, env: &Env<'_>) -> SubscribeResult {
+    pub(super) fn begin(
+        &mut self,
+        plan: Plan,
+        done: Subscribed,
+        after: &mut Vec<Effect>,
+        env: &Env<'_>,
+    ) -> SubscribeResult {
         let Plan { channel, info, .. } = plan;
-        after.push(Effect::Release { channel: channel.clone(), member: done.member });
+        after.push(Effect::Release {
+            channel: channel.clone(),
+            member: done.member,
+        });
         if plan.announce {
-            after.push(Effect::Join { channel: channel.clone(), info: Arc::clone(&info) });
+            after.push(Effect::Join {
+                channel: channel.clone(),
+                info: Arc::clone(&info),
+            });
         }
         self.subscriptions.push(Subscription {
             channel,
@@ -226,7 +286,9 @@ impl Live {
         });
         SubscribeResult {
             expires: plan.expires_at.is_some(),
-            ttl: plan.expires_at.map_or(0, |at| ttl_seconds(at, env.now_seconds())),
+            ttl: plan
+                .expires_at
+                .map_or(0, |at| ttl_seconds(at, env.now_seconds())),
             recoverable: plan.recoverable,
             positioned: plan.positioned,
             position: done.position,
@@ -254,7 +316,10 @@ impl Live {
     }
 
     pub(super) fn take(&mut self, channel: &Channel) -> Option<Subscription> {
-        let index = self.subscriptions.iter().position(|subscription| subscription.channel == *channel)?;
+        let index = self
+            .subscriptions
+            .iter()
+            .position(|subscription| subscription.channel == *channel)?;
         let subscription = self.subscriptions.swap_remove(index);
         if self.subscriptions.is_empty() {
             self.subscriptions.shrink_to_fit();
@@ -271,7 +336,9 @@ impl Session {
         env: &Env<'_>,
     ) -> Step {
         let client = Arc::clone(&self.client);
-        let Some(live) = self.live_mut() else { return Step::none() };
+        let Some(live) = self.live_mut() else {
+            return Step::none();
+        };
         let (id, name) = match &context {
             VerifiedSubscribe::Subscribe { id, request } => (*id, request.channel.as_str()),
             VerifiedSubscribe::SubRefresh { id, channel } => (*id, channel.name()),
@@ -298,11 +365,16 @@ impl Session {
                 let mut plan = Plan::new(channel, namespace, &token.overrides);
                 plan.expires_at = token.expires_at;
                 if !token.info.is_empty() {
-                    plan.info = Arc::new(ClientInfo { chan_info: token.info, ..(*live.info).clone() });
+                    plan.info = Arc::new(ClientInfo {
+                        chan_info: token.info,
+                        ..(*live.info).clone()
+                    });
                 }
                 live.subscribe_with(id, &request, plan, namespace)
             }
-            VerifiedSubscribe::SubRefresh { id, channel } => live.sub_refreshed(id, &channel, token.expires_at, env),
+            VerifiedSubscribe::SubRefresh { id, channel } => {
+                live.sub_refreshed(id, &channel, token.expires_at, env)
+            }
         }
     }
 
@@ -318,12 +390,18 @@ impl Session {
             SubscribeContext::Client { id } => Some(id),
             SubscribeContext::Server => None,
         };
-        let Some(live) = self.live_mut() else { return Step::none() };
-        let (Some(plan), Some(outcome)) = (plans.pop(), outcome.pop()) else { return Step::none() };
+        let Some(live) = self.live_mut() else {
+            return Step::none();
+        };
+        let (Some(plan), Some(outcome)) = (plans.pop(), outcome.pop()) else {
+            return Step::none();
+        };
         let done = match (outcome, id) {
             (Ok(done), _) => done,
             (Err(error), Some(id)) => {
-                return error.reply().map_or_else(Step::close, |error| Step::error(id, error));
+                return error
+                    .reply()
+                    .map_or_else(Step::close, |error| Step::error(id, error));
             }
             // The API call that began it gets no answer from here; the client sees nothing.
             (Err(_), None) => return Step::none(),
@@ -332,7 +410,10 @@ impl Session {
         let mut after = Vec::new();
         let result = live.begin(plan, done, &mut after, env);
         let first = match id {
-            Some(id) => Effect::Reply(Reply { id, result: Ok(ResultBody::Subscribe(result)) }),
+            Some(id) => Effect::Reply(Reply {
+                id,
+                result: Ok(ResultBody::Subscribe(result)),
+            }),
             None => Effect::PushSubscribe {
                 channel,
                 recoverable: result.recoverable,

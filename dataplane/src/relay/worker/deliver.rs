@@ -38,9 +38,14 @@ impl Worker {
 
     fn deliver_event(&self, channel: &crate::relay::channel::Channel, event: &crate::store::Event) {
         let queue_bytes_max = self.queue_bytes_max();
-        let delivered =
-            self.hub.borrow_mut().deliver(channel, event, queue_bytes_max, &mut self.dirty.borrow_mut());
-        self.delivered.set(self.delivered.get() + delivered.frames as u64);
+        let delivered = self.hub.borrow_mut().deliver(
+            channel,
+            event,
+            queue_bytes_max,
+            &mut self.dirty.borrow_mut(),
+        );
+        self.delivered
+            .set(self.delivered.get() + delivered.frames as u64);
         if delivered.congested {
             let mut congested = self.congested.borrow_mut();
             if !congested.contains(channel) {
@@ -54,7 +59,9 @@ impl Worker {
     async fn flush_dirty(&self) {
         let mut turn = 0;
         loop {
-            let Some(connection) = self.dirty.borrow_mut().pop_front() else { break };
+            let Some(connection) = self.dirty.borrow_mut().pop_front() else {
+                break;
+            };
             connection.flush(self);
             turn += 1;
             if turn % FLUSHES_PER_TURN == 0 {
@@ -93,8 +100,12 @@ impl Worker {
         loop {
             let due = Instant::now() + LOOP_PROBE;
             tokio::time::sleep_until(due).await;
-            self.shared.pressure().record_loop_delay(self.index, due.elapsed());
-            self.shared.pressure().record_egress(self.index, self.frame_bytes.get() as u64);
+            self.shared
+                .pressure()
+                .record_loop_delay(self.index, due.elapsed());
+            self.shared
+                .pressure()
+                .record_egress(self.index, self.frame_bytes.get() as u64);
         }
     }
 
@@ -110,7 +121,12 @@ impl Worker {
     /// process.
     pub async fn drain(self: Rc<Self>, mut watcher: Watcher) {
         let (started, until) = watcher.draining().await;
-        let connections: Vec<_> = self.connections.borrow().iter().map(|(_, connection)| Rc::clone(connection)).collect();
+        let connections: Vec<_> = self
+            .connections
+            .borrow()
+            .iter()
+            .map(|(_, connection)| Rc::clone(connection))
+            .collect();
         let due = pace(connections.len(), until.saturating_duration_since(started));
         let mut closed = 0;
         while closed < connections.len() {

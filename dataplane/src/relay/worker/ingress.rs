@@ -16,7 +16,10 @@ pub struct Ingress {
 
 impl Ingress {
     pub fn new(total_bytes: usize) -> Self {
-        Self { free_bytes: Cell::new(total_bytes), total_bytes }
+        Self {
+            free_bytes: Cell::new(total_bytes),
+            total_bytes,
+        }
     }
 
     /// A message larger than the whole budget gets through alone.
@@ -30,13 +33,18 @@ impl Ingress {
     }
 
     pub fn release(&self, bytes: usize) {
-        self.free_bytes.set((self.free_bytes.get() + bytes).min(self.total_bytes));
+        self.free_bytes
+            .set((self.free_bytes.get() + bytes).min(self.total_bytes));
     }
 
     /// How much a connection may read at a time: little while memory is short, unless it has its reservation.
     pub fn read_bytes_max(&self, reserved_bytes: usize) -> usize {
         let short = self.free_bytes.get() < READ_BUFFER_BYTES && reserved_bytes == 0;
-        if short { UNRESERVED_MESSAGE_BYTES } else { READ_BUFFER_BYTES }
+        if short {
+            UNRESERVED_MESSAGE_BYTES
+        } else {
+            READ_BUFFER_BYTES
+        }
     }
 }
 
@@ -52,7 +60,10 @@ mod tests {
         ingress.release(60);
         assert!(ingress.reserve(60));
         ingress.release(60);
-        assert!(ingress.reserve(1_000), "alone, even a message above the budget is read");
+        assert!(
+            ingress.reserve(1_000),
+            "alone, even a message above the budget is read"
+        );
         assert!(!ingress.reserve(1));
         ingress.release(1_000);
         assert!(ingress.reserve(100));

@@ -43,7 +43,11 @@ impl Worker {
                     tokio::task::spawn_local(http::serve(Rc::clone(self), socket));
                 }
             }
-            Order::Control { target, control, done: _ } => {
+            Order::Control {
+                target,
+                control,
+                done: _,
+            } => {
                 for connection in self.connections_of(target) {
                     connection.control(control.clone());
                 }
@@ -58,13 +62,15 @@ impl Worker {
 
     fn connections_of(&self, target: &Target) -> Vec<Rc<Connection>> {
         let users = self.users.borrow();
-        let Some(connections) = users.get(&(Arc::clone(&target.account), Arc::clone(&target.user))) else {
+        let Some(connections) = users.get(&(Arc::clone(&target.account), Arc::clone(&target.user)))
+        else {
             return Vec::new();
         };
         let meant = |connection: &&Rc<Connection>| {
             let session = connection.session().borrow();
             let client = &**session.client();
-            (target.client.is_empty() || target.client == client) && !target.except.iter().any(|spared| spared == client)
+            (target.client.is_empty() || target.client == client)
+                && !target.except.iter().any(|spared| spared == client)
         };
         connections.iter().filter(meant).cloned().collect()
     }
