@@ -63,17 +63,28 @@ where
 {
     if request.method() != HttpMethod::POST {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use POST");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
     let config = shared.config();
-    if !key::is_right(config.relay.server_api_key.as_ref(), request.headers(), request.uri().query()) {
+    if !key::is_right(
+        config.relay.server_api_key.as_ref(),
+        request.headers(),
+        request.uri().query(),
+    ) {
         return text(StatusCode::UNAUTHORIZED, "missing or wrong API key");
     }
-    let errors_as_status =
-        request.headers().get(ERROR_MODE_HEADER).is_some_and(|mode| mode.as_bytes() == ERROR_MODE_TRANSPORT);
+    let errors_as_status = request
+        .headers()
+        .get(ERROR_MODE_HEADER)
+        .is_some_and(|mode| mode.as_bytes() == ERROR_MODE_TRANSPORT);
     let Some(route) = route(request.uri().path()) else {
-        return json(StatusCode::NOT_FOUND, error_body(ApiError::NotFound, errors_as_status));
+        return json(
+            StatusCode::NOT_FOUND,
+            error_body(ApiError::NotFound, errors_as_status),
+        );
     };
     let (body, _space) = match read_body(request.into_body()).await {
         Ok(read) => read,
@@ -82,7 +93,9 @@ where
     let executor = Executor::new(shared);
     match serve(&executor, route, &body).await {
         Ok(Served::Whole(body)) => json(StatusCode::OK, body),
-        Ok(Served::One(Err(error))) if errors_as_status => json(error.status(), error_body(error, true)),
+        Ok(Served::One(Err(error))) if errors_as_status => {
+            json(error.status(), error_body(error, true))
+        }
         Ok(Served::One(answer)) => json(StatusCode::OK, answer::response(&answer)),
         Err(malformed) => {
             tracing::debug!(%malformed, "server API request refused");
@@ -120,13 +133,25 @@ async fn read_body<B>(body: B) -> Result<(Bytes, SemaphorePermit<'static>), Resp
 where
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
-    let declared = body.size_hint().upper().map_or(API_BODY_BYTES_MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let declared = body
+        .size_hint()
+        .upper()
+        .map_or(API_BODY_BYTES_MAX, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        });
     if declared > API_BODY_BYTES_MAX {
         return Err(too_large());
     }
     let units = u32::try_from(declared.div_ceil(BODY_UNIT_BYTES)).unwrap_or(u32::MAX);
-    let space = BODY_SPACE.acquire_many(units).await.expect("the semaphore is never closed");
-    let collected = time::timeout(MESSAGE_DEADLINE, Limited::new(body, API_BODY_BYTES_MAX).collect()).await;
+    let space = BODY_SPACE
+        .acquire_many(units)
+        .await
+        .expect("the semaphore is never closed");
+    let collected = time::timeout(
+        MESSAGE_DEADLINE,
+        Limited::new(body, API_BODY_BYTES_MAX).collect(),
+    )
+    .await;
     match collected {
         Ok(Ok(collected)) => Ok((collected.to_bytes(), space)),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
@@ -140,12 +165,18 @@ fn too_large() -> Response<Full<Bytes>> {
 }
 
 fn error_body(error: ApiError, errors_as_status: bool) -> String {
-    if errors_as_status { error.json() } else { answer::response(&Err(error)) }
+    if errors_as_status {
+        error.json()
+    } else {
+        answer::response(&Err(error))
+    }
 }
 
 fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -105,7 +105,11 @@ pub(super) fn response(answer: &Answer) -> String {
 /// An answer to the old form of the API, with the command's id.
 pub(super) fn old_response(id: u32, answer: &Answer) -> String {
     let response = response(answer);
-    if id == 0 { response } else { format!(r#"{{"id":{id},{}"#, &response[1..]) }
+    if id == 0 {
+        response
+    } else {
+        format!(r#"{{"id":{id},{}"#, &response[1..])
+    }
 }
 
 /// An answer in a batch, under the name of its method.
@@ -169,7 +173,14 @@ impl<'a> From<&'a protocol::ClientInfo> for ClientInfo<'a> {
     fn from(info: &'a protocol::ClientInfo) -> Self {
         let (conn_info, b64conn_info) = json_or_base64(&info.conn_info);
         let (chan_info, b64chan_info) = json_or_base64(&info.chan_info);
-        Self { user: &info.user, client: &info.client, conn_info, b64conn_info, chan_info, b64chan_info }
+        Self {
+            user: &info.user,
+            client: &info.client,
+            conn_info,
+            b64conn_info,
+            chan_info,
+            b64chan_info,
+        }
     }
 }
 
@@ -178,12 +189,18 @@ pub(super) fn presence(clients: &[Arc<protocol::ClientInfo>]) -> Answer {
     struct Result<'a> {
         presence: BTreeMap<&'a str, ClientInfo<'a>>,
     }
-    let presence = clients.iter().map(|info| (&*info.client, ClientInfo::from(&**info))).collect();
+    let presence = clients
+        .iter()
+        .map(|info| (&*info.client, ClientInfo::from(&**info)))
+        .collect();
     encode(&Result { presence })
 }
 
 pub(super) fn presence_stats(count: PresenceCount) -> String {
-    format!(r#"{{"num_clients":{},"num_users":{}}}"#, count.clients, count.users)
+    format!(
+        r#"{{"num_clients":{},"num_users":{}}}"#,
+        count.clients, count.users
+    )
 }
 
 pub(super) fn history(read: &StreamRead) -> Answer {
@@ -213,10 +230,18 @@ pub(super) fn history(read: &StreamRead) -> Answer {
             b64data,
             info: publication.info.as_deref().map(ClientInfo::from),
             offset: Some(publication.offset).filter(|offset| *offset != 0),
-            tags: publication.tags.iter().map(|(key, value)| (&**key, &**value)).collect(),
+            tags: publication
+                .tags
+                .iter()
+                .map(|(key, value)| (&**key, &**value))
+                .collect(),
         }
     });
-    encode(&Result { publications: publications.collect(), epoch: &read.top.epoch, offset: read.top.offset })
+    encode(&Result {
+        publications: publications.collect(),
+        epoch: &read.top.epoch,
+        offset: read.top.offset,
+    })
 }
 
 pub(super) fn channels<'a>(channels: impl Iterator<Item = (&'a str, u32)>) -> Answer {
@@ -228,7 +253,11 @@ pub(super) fn channels<'a>(channels: impl Iterator<Item = (&'a str, u32)>) -> An
     struct Result<'a> {
         channels: BTreeMap<&'a str, Channel>,
     }
-    encode(&Result { channels: channels.map(|(name, num_clients)| (name, Channel { num_clients })).collect() })
+    encode(&Result {
+        channels: channels
+            .map(|(name, num_clients)| (name, Channel { num_clients }))
+            .collect(),
+    })
 }
 
 /// This process.

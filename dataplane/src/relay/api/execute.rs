@@ -40,12 +40,18 @@ pub(super) struct Executor<'a> {
 
 impl<'a> Executor<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
-        Self { shared, config: shared.config(), answer_bytes: AtomicUsize::new(ANSWER_BYTES_MAX) }
+        Self {
+            shared,
+            config: shared.config(),
+            answer_bytes: AtomicUsize::new(ANSWER_BYTES_MAX),
+        }
     }
 
     pub(super) async fn batch(&self, batch: Batch) -> Answer {
         let concurrency = if batch.parallel { CONCURRENCY } else { 1 };
-        let replies = stream::iter(batch.commands).map(|command| self.batch_command(command)).buffered(concurrency);
+        let replies = stream::iter(batch.commands)
+            .map(|command| self.batch_command(command))
+            .buffered(concurrency);
         Ok(answer::list("replies", &replies.collect::<Vec<_>>().await))
     }
 
@@ -65,7 +71,10 @@ impl<'a> Executor<'a> {
             Command::Subscribe(request) => self.order(orders::subscribe(request, relay)?).await,
             Command::Unsubscribe(request) => self.order(orders::unsubscribe(request, relay)?).await,
             Command::Disconnect(request) => self.order(orders::disconnect(request)?).await,
-            Command::Refresh(request) => self.order(orders::refresh(request, unix_ms() / 1_000)?).await,
+            Command::Refresh(request) => {
+                self.order(orders::refresh(request, unix_ms() / 1_000)?)
+                    .await
+            }
             Command::Presence(request) => {
                 let channel = self.channel_with_presence(&request.account, &request.channel)?;
                 answer::presence(&self.shared.presence().list(&channel).await?)?
@@ -103,9 +112,14 @@ impl<'a> Executor<'a> {
         }
         let message = &Message::new(request, unix_ms())?;
         let responses = stream::iter(&request.channels)
-            .map(async |channel| answer::response(&self.publish_to(account, channel, message).await))
+            .map(async |channel| {
+                answer::response(&self.publish_to(account, channel, message).await)
+            })
             .buffered(CONCURRENCY);
-        Ok(answer::list("responses", &responses.collect::<Vec<_>>().await))
+        Ok(answer::list(
+            "responses",
+            &responses.collect::<Vec<_>>().await,
+        ))
     }
 
     async fn publish_to(&self, account: &str, channel: &str, message: &Message) -> Answer {
@@ -114,7 +128,11 @@ impl<'a> Executor<'a> {
         // A long batch takes turns with the connections of this worker.
         tokio::task::consume_budget().await;
         self.shared.router().admit(&channel).await;
-        let published = self.shared.broker().publish(&channel, publication, message.options(namespace)).await?;
+        let published = self
+            .shared
+            .broker()
+            .publish(&channel, publication, message.options(namespace))
+            .await?;
         self.shared.metrics().published();
         answer::published(&published)
     }
@@ -138,14 +156,29 @@ impl<'a> Executor<'a> {
 
     async fn history(&self, request: History) -> Answer {
         let (channel, retention) = self.channel_with_history(&request.account, &request.channel)?;
-        let since = request.since.map(|since| Position { offset: since.offset, epoch: since.epoch.into() });
+        let since = request.since.map(|since| Position {
+            offset: since.offset,
+            epoch: since.epoch.into(),
+        });
         // Nothing comes before the first publication, so this is a mistake.
         if request.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
             return Err(ApiError::BadRequest);
         }
-        let options = ReadOptions { since, limit: usize::try_from(request.limit).ok(), reverse: request.reverse };
-        let read = self.shared.broker().read(&channel, retention, options).await?;
-        let data_bytes = read.publications.iter().map(|publication| publication.data.len()).sum::<usize>();
+        let options = ReadOptions {
+            since,
+            limit: usize::try_from(request.limit).ok(),
+            reverse: request.reverse,
+        };
+        let read = self
+            .shared
+            .broker()
+            .read(&channel, retention, options)
+            .await?;
+        let data_bytes = read
+            .publications
+            .iter()
+            .map(|publication| publication.data.len())
+            .sum::<usize>();
         if data_bytes > self.answer_bytes.load(Ordering::Relaxed) {
             return Err(ApiError::LimitExceeded);
         }
@@ -155,8 +188,15 @@ impl<'a> Executor<'a> {
     fn channels(&self, request: &Channels) -> Answer {
         let account = account_of(&request.account)?;
         let pattern = Pattern::compile(&request.pattern)?;
-        let found = self.shared.router().channels(account, |name| pattern.matches(name));
-        answer::channels(found.iter().map(|(channel, members)| (channel.name(), *members)))
+        let found = self
+            .shared
+            .router()
+            .channels(account, |name| pattern.matches(name));
+        answer::channels(
+            found
+                .iter()
+                .map(|(channel, members)| (channel.name(), *members)),
+        )
     }
 
     async fn info(&self) -> Answer {
@@ -177,7 +217,9 @@ impl<'a> Executor<'a> {
     async fn users(&self) -> usize {
         let workers = self.shared.router().mailboxes().len();
         let (answer, mut answers) = mpsc::channel(workers.max(1));
-        self.shared.router().order_all(&|| Order::Users(answer.clone()));
+        self.shared
+            .router()
+            .order_all(&|| Order::Users(answer.clone()));
         drop(answer);
         let mut users = HashSet::new();
         let gather = async {
@@ -196,18 +238,34 @@ impl<'a> Executor<'a> {
 
     fn channel_with_presence(&self, account: &str, name: &str) -> Result<Channel, ApiError> {
         let (channel, namespace) = self.channel(account_of(account)?, name)?;
-        if namespace.presence { Ok(channel) } else { Err(ApiError::NotAvailable) }
+        if namespace.presence {
+            Ok(channel)
+        } else {
+            Err(ApiError::NotAvailable)
+        }
     }
 
-    fn channel_with_history(&self, account: &str, name: &str) -> Result<(Channel, Retention), ApiError> {
+    fn channel_with_history(
+        &self,
+        account: &str,
+        name: &str,
+    ) -> Result<(Channel, Retention), ApiError> {
         let (channel, namespace) = self.channel(account_of(account)?, name)?;
         let history = namespace.history.ok_or(ApiError::NotAvailable)?;
-        Ok((channel, Retention { size: history.size, ttl: history.ttl }))
+        Ok((
+            channel,
+            Retention {
+                size: history.size,
+                ttl: history.ttl,
+            },
+        ))
     }
 
     fn take_room(&self, bytes: usize) -> Result<(), ApiError> {
         let left = |left: usize| left.checked_sub(bytes);
-        let taken = self.answer_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        let taken = self
+            .answer_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         taken.map(|_| ()).map_err(|_| ApiError::LimitExceeded)
     }
 }

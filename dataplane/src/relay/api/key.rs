@@ -13,14 +13,29 @@ const PARAMETER: &str = "api_key";
 
 /// Whether the request carries the key: in `X-API-Key`, else as `Authorization: apikey …`, else as `?api_key=…`.
 /// Without a configured key the API is closed.
-pub(super) fn is_right(configured: Option<&Secret>, headers: &HeaderMap, query: Option<&str>) -> bool {
-    let Some(key) = configured.map(Secret::expose).filter(|key| !key.is_empty()) else { return false };
-    let matches = |given: &[u8]| bool::from(key.ct_eq(given));
-    let header = match headers.get(HEADER).map(|value| value.as_bytes()).filter(|given| !given.is_empty()) {
-        Some(given) => matches(given),
-        None => headers.get(AUTHORIZATION).and_then(|value| authorization(value.as_bytes())).is_some_and(matches),
+pub(super) fn is_right(
+    configured: Option<&Secret>,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> bool {
+    let Some(key) = configured.map(Secret::expose).filter(|key| !key.is_empty()) else {
+        return false;
     };
-    header || query.is_some_and(|query| parameter(query).is_some_and(|given| matches(given.as_bytes())))
+    let matches = |given: &[u8]| bool::from(key.ct_eq(given));
+    let header = match headers
+        .get(HEADER)
+        .map(|value| value.as_bytes())
+        .filter(|given| !given.is_empty())
+    {
+        Some(given) => matches(given),
+        None => headers
+            .get(AUTHORIZATION)
+            .and_then(|value| authorization(value.as_bytes()))
+            .is_some_and(matches),
+    };
+    header
+        || query
+            .is_some_and(|query| parameter(query).is_some_and(|given| matches(given.as_bytes())))
 }
 
 fn authorization(value: &[u8]) -> Option<&[u8]> {
@@ -30,7 +45,9 @@ fn authorization(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn parameter(query: &str) -> Option<std::borrow::Cow<'_, str>> {
-    form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == PARAMETER).map(|(_, value)| value)
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == PARAMETER)
+        .map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -39,17 +56,34 @@ mod tests {
 
     use super::*;
 
-    fn check(key: Option<&str>, header: Option<(&'static str, &'static str)>, query: Option<&str>) -> bool {
+    fn check(
+        key: Option<&str>,
+        header: Option<(&'static str, &'static str)>,
+        query: Option<&str>,
+    ) -> bool {
         let key = key.map(|key| Secret::new(key.as_bytes()));
-        let headers = header.map(|(name, value)| (name.parse().expect("a header name"), HeaderValue::from_static(value)));
+        let headers = header.map(|(name, value)| {
+            (
+                name.parse().expect("a header name"),
+                HeaderValue::from_static(value),
+            )
+        });
         is_right(key.as_ref(), &headers.into_iter().collect(), query)
     }
 
     #[test]
     fn takes_the_key_from_each_place() {
         assert!(check(Some("k1"), Some(("x-api-key", "k1")), None));
-        assert!(check(Some("k1"), Some(("authorization", "apikey k1")), None));
-        assert!(check(Some("k1"), Some(("authorization", "ApiKey  k1")), None));
+        assert!(check(
+            Some("k1"),
+            Some(("authorization", "apikey k1")),
+            None
+        ));
+        assert!(check(
+            Some("k1"),
+            Some(("authorization", "ApiKey  k1")),
+            None
+        ));
         assert!(check(Some("k1"), None, Some("api_key=k1")));
         assert!(check(Some("a+b %"), None, Some("x=1&api_key=a%2Bb+%25")));
     }
@@ -61,8 +95,16 @@ mod tests {
         assert!(!check(Some("k1"), Some(("x-api-key", "k")), None));
         assert!(!check(Some("k1"), Some(("x-api-key", "k11")), None));
         assert!(!check(Some("k1"), Some(("authorization", "k1")), None));
-        assert!(!check(Some("k1"), Some(("authorization", "apikeyk1")), None));
-        assert!(!check(Some("k1"), Some(("authorization", "Bearer k1")), None));
+        assert!(!check(
+            Some("k1"),
+            Some(("authorization", "apikeyk1")),
+            None
+        ));
+        assert!(!check(
+            Some("k1"),
+            Some(("authorization", "Bearer k1")),
+            None
+        ));
         assert!(!check(Some("k1"), None, Some("api_key=")));
         assert!(!check(Some("k1"), None, Some("api_keys=k1")));
     }

@@ -27,10 +27,15 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn new(request: &Publish, now_ms: u64) -> Result<Self, ApiError> {
-        if request.idempotency_key.len() > KEY_BYTES_MAX || request.version_epoch.len() > KEY_BYTES_MAX {
+        if request.idempotency_key.len() > KEY_BYTES_MAX
+            || request.version_epoch.len() > KEY_BYTES_MAX
+        {
             return Err(ApiError::BadRequest);
         }
-        let tags = request.tags.iter().map(|(key, value)| (Arc::from(&**key), Arc::from(&**value)));
+        let tags = request
+            .tags
+            .iter()
+            .map(|(key, value)| (Arc::from(&**key), Arc::from(&**value)));
         Ok(Self {
             publication: NewPublication {
                 data: payload(&request.data, &request.b64data)?,
@@ -39,7 +44,9 @@ impl Message {
                 time_ms: i64::try_from(now_ms).unwrap_or(i64::MAX),
             },
             skip_history: request.skip_history,
-            idempotency_key: Some(&*request.idempotency_key).filter(|key| !key.is_empty()).map(Arc::from),
+            idempotency_key: Some(&*request.idempotency_key)
+                .filter(|key| !key.is_empty())
+                .map(Arc::from),
             version: request.version,
             version_epoch: Arc::from(&*request.version_epoch),
         })
@@ -47,7 +54,11 @@ impl Message {
 
     /// The publication for one channel. A message without data is refused channel by channel.
     pub(super) fn publication(&self) -> Result<NewPublication, ApiError> {
-        if self.publication.data.is_empty() { Err(ApiError::BadRequest) } else { Ok(self.publication.clone()) }
+        if self.publication.data.is_empty() {
+            Err(ApiError::BadRequest)
+        } else {
+            Ok(self.publication.clone())
+        }
     }
 
     pub(super) fn options(&self, namespace: &Namespace) -> PublishOptions {
@@ -67,10 +78,17 @@ pub(super) fn payload(json: &Json, base64: &str) -> Result<Payload, ApiError> {
     if base64.is_empty() {
         return Ok(json.0.clone());
     }
-    STANDARD.decode(base64).map(Payload::from).map_err(|_| ApiError::BadRequest)
+    STANDARD
+        .decode(base64)
+        .map(Payload::from)
+        .map_err(|_| ApiError::BadRequest)
 }
 
 /// The account a request names; empty for the default account.
 pub(super) fn account_of(account: &str) -> Result<&str, ApiError> {
-    if account.is_empty() || channel::account_is_valid(account) { Ok(account) } else { Err(ApiError::BadRequest) }
+    if account.is_empty() || channel::account_is_valid(account) {
+        Ok(account)
+    } else {
+        Err(ApiError::BadRequest)
+    }
 }

@@ -33,7 +33,9 @@ pub(super) fn subscribe(request: Subscribe, relay: &config::Relay) -> Result<Dir
         info: payload(&request.info, &request.b64info)?,
         data: payload(&request.data, &request.b64data)?,
         expires_at: seconds(request.expire_at),
-        recover: request.recover_since.map(|since| (since.offset, since.epoch)),
+        recover: request
+            .recover_since
+            .map(|since| (since.offset, since.epoch)),
         overrides: Overrides {
             presence: set(request.overrides.presence),
             join_leave: set(request.overrides.join_leave),
@@ -42,17 +44,32 @@ pub(super) fn subscribe(request: Subscribe, relay: &config::Relay) -> Result<Dir
             force_positioning: set(request.overrides.force_positioning),
         },
     }));
-    Ok(directive(&request.account, &request.user, request.client, &request.session, control))
+    Ok(directive(
+        &request.account,
+        &request.user,
+        request.client,
+        &request.session,
+        control,
+    ))
 }
 
-pub(super) fn unsubscribe(request: Unsubscribe, relay: &config::Relay) -> Result<Directive, ApiError> {
+pub(super) fn unsubscribe(
+    request: Unsubscribe,
+    relay: &config::Relay,
+) -> Result<Directive, ApiError> {
     let account = account_of(&request.account)?;
     let channel = match &*request.channel {
         "" => None,
         name => Some(scoped_channel(account, name, relay)?.0),
     };
     let control = Control::Unsubscribe { channel };
-    Ok(directive(&request.account, &request.user, request.client, &request.session, control))
+    Ok(directive(
+        &request.account,
+        &request.user,
+        request.client,
+        &request.session,
+        control,
+    ))
 }
 
 pub(super) fn disconnect(request: Disconnect) -> Result<Directive, ApiError> {
@@ -60,31 +77,72 @@ pub(super) fn disconnect(request: Disconnect) -> Result<Directive, ApiError> {
     let disconnect = match request.disconnect {
         None => codes::DISCONNECT_FORCE,
         Some(given) => {
-            let code = u16::try_from(given.code).ok().filter(|code| DISCONNECT_CODES.contains(code));
-            let code = code.filter(|_| given.reason.len() <= REASON_BYTES_MAX).ok_or(ApiError::BadRequest)?;
-            codes::Disconnect { code, reason: given.reason.into() }
+            let code = u16::try_from(given.code)
+                .ok()
+                .filter(|code| DISCONNECT_CODES.contains(code));
+            let code = code
+                .filter(|_| given.reason.len() <= REASON_BYTES_MAX)
+                .ok_or(ApiError::BadRequest)?;
+            codes::Disconnect {
+                code,
+                reason: given.reason.into(),
+            }
         }
     };
     let control = Control::Disconnect(disconnect);
-    let directive = directive(&request.account, &request.user, request.client, &request.session, control);
-    Ok(directive.map(|(target, control)| (Target { except: request.whitelist, ..target }, control)))
+    let directive = directive(
+        &request.account,
+        &request.user,
+        request.client,
+        &request.session,
+        control,
+    );
+    Ok(directive.map(|(target, control)| {
+        (
+            Target {
+                except: request.whitelist,
+                ..target
+            },
+            control,
+        )
+    }))
 }
 
 pub(super) fn refresh(request: Refresh, now_seconds: u64) -> Result<Directive, ApiError> {
     account_of(&request.account)?;
     let expires_at = seconds(request.expire_at);
     let over = request.expired || expires_at.is_some_and(|at| at <= now_seconds);
-    let control =
-        if over { Control::Disconnect(codes::DISCONNECT_EXPIRED) } else { Control::Refresh { expires_at } };
-    Ok(directive(&request.account, &request.user, request.client, &request.session, control))
+    let control = if over {
+        Control::Disconnect(codes::DISCONNECT_EXPIRED)
+    } else {
+        Control::Refresh { expires_at }
+    };
+    Ok(directive(
+        &request.account,
+        &request.user,
+        request.client,
+        &request.session,
+        control,
+    ))
 }
 
-fn directive(account: &str, user: &str, client: String, session: &str, control: Control) -> Directive {
+fn directive(
+    account: &str,
+    user: &str,
+    client: String,
+    session: &str,
+    control: Control,
+) -> Directive {
     // Sessions are secrets of transports that the relay does not have, so none of its connections has one.
     if !session.is_empty() {
         return None;
     }
-    let target = Target { account: Arc::from(account), user: Arc::from(user), client, except: Vec::new() };
+    let target = Target {
+        account: Arc::from(account),
+        user: Arc::from(user),
+        client,
+        except: Vec::new(),
+    };
     Some((target, control))
 }
 

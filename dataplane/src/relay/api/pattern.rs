@@ -21,10 +21,15 @@ impl Pattern {
             return Err(ApiError::BadRequest);
         }
         let mut glob = GlobBuilder::new(pattern);
-        glob.literal_separator(false).backslash_escape(true).empty_alternates(true);
+        glob.literal_separator(false)
+            .backslash_escape(true)
+            .empty_alternates(true);
         let glob = glob.build().map_err(|_| ApiError::BadRequest)?;
         // A set of one: unlike a single matcher, it reports a pattern that nests too deep.
-        let set = GlobSet::builder().add(glob).build().map_err(|_| ApiError::BadRequest)?;
+        let set = GlobSet::builder()
+            .add(glob)
+            .build()
+            .map_err(|_| ApiError::BadRequest)?;
         Ok(Self(Some(set)))
     }
 
@@ -70,7 +75,11 @@ mod tests {
         let deep = format!("{}a{}", "{".repeat(500), "}".repeat(500));
         let long = "a".repeat(PATTERN_BYTES_MAX + 1);
         for pattern in ["[a", "{a", "a}", "[z-a]", &long, &deep] {
-            assert_eq!(Pattern::compile(pattern).err(), Some(ApiError::BadRequest), "{pattern:.20}");
+            assert_eq!(
+                Pattern::compile(pattern).err(),
+                Some(ApiError::BadRequest),
+                "{pattern:.20}"
+            );
         }
     }
 

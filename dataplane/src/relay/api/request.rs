@@ -94,22 +94,22 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn parse(method: Method, body: &[u8]) -> Result<Self, Malformed> {
         Ok(match method {
-            Method::Publish => Self::Publish(serde_json::from_slice(body)?),
-            Method::Broadcast => Self::Broadcast(serde_json::from_slice(body)?),
-            Method::Subscribe => Self::Subscribe(serde_json::from_slice(body)?),
-            Method::Unsubscribe => Self::Unsubscribe(serde_json::from_slice(body)?),
-            Method::Disconnect => Self::Disconnect(serde_json::from_slice(body)?),
-            Method::Refresh => Self::Refresh(serde_json::from_slice(body)?),
-            Method::Presence => Self::Presence(serde_json::from_slice(body)?),
-            Method::PresenceStats => Self::PresenceStats(serde_json::from_slice(body)?),
-            Method::History => Self::History(serde_json::from_slice(body)?),
-            Method::HistoryRemove => Self::HistoryRemove(serde_json::from_slice(body)?),
-            Method::Channels => Self::Channels(serde_json::from_slice(body)?),
+            Method::Publish => Self::Publish(object(body)?),
+            Method::Broadcast => Self::Broadcast(object(body)?),
+            Method::Subscribe => Self::Subscribe(object(body)?),
+            Method::Unsubscribe => Self::Unsubscribe(object(body)?),
+            Method::Disconnect => Self::Disconnect(object(body)?),
+            Method::Refresh => Self::Refresh(object(body)?),
+            Method::Presence => Self::Presence(object(body)?),
+            Method::PresenceStats => Self::PresenceStats(object(body)?),
+            Method::History => Self::History(object(body)?),
+            Method::HistoryRemove => Self::HistoryRemove(object(body)?),
+            Method::Channels => Self::Channels(object(body)?),
             Method::Info => {
-                serde_json::from_slice::<Info>(body)?;
+                object::<Info>(body)?;
                 Self::Info
             }
-            Method::Rpc => Self::Rpc(serde_json::from_slice(body)?),
+            Method::Rpc => Self::Rpc(object(body)?),
         })
     }
 }
@@ -320,15 +320,27 @@ impl Batch {
             #[serde(deserialize_with = "or_default")]
             parallel: bool,
         }
-        let raw: Raw<'_> = serde_json::from_slice(body)?;
+        let raw: Raw<'_> = object(body)?;
         let commands = raw.commands.into_iter().map(|command| {
-            let Some(command) = command else { return Ok(Err(ApiError::BadRequest)) };
-            let present = |method: &Method| command.get(method.name()).filter(|raw| raw.get() != "null").is_some();
-            let Some(method) = Method::ALL.into_iter().find(present) else { return Ok(Err(ApiError::NotFound)) };
+            let Some(command) = command else {
+                return Ok(Err(ApiError::BadRequest));
+            };
+            let present = |method: &Method| {
+                command
+                    .get(method.name())
+                    .filter(|raw| raw.get() != "null")
+                    .is_some()
+            };
+            let Some(method) = Method::ALL.into_iter().find(present) else {
+                return Ok(Err(ApiError::NotFound));
+            };
             let command = Command::parse(method, command[method.name()].get().as_bytes())?;
             Ok(Ok((method, command)))
         });
-        Ok(Self { commands: commands.collect::<Result<_, Malformed>>()?, parallel: raw.parallel })
+        Ok(Self {
+            commands: commands.collect::<Result<_, Malformed>>()?,
+            parallel: raw.parallel,
+        })
     }
 }
 
@@ -378,11 +390,27 @@ impl<'de> Deserialize<'de> for Json {
         }
         // A line break ends a message of the JSON client protocol. In valid JSON it stands between tokens only,
         // where a blank means the same.
-        let blank = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+        let blank = |byte: &u8| {
+            if matches!(byte, b'\n' | b'\r') {
+                b' '
+            } else {
+                *byte
+            }
+        };
         Ok(Self(text.iter().map(blank).collect()))
     }
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+/// Serde would take an array for a struct, field by field.
+fn object<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, serde_json::Error> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(serde::de::Error::custom("not an object"));
+    }
+    serde_json::from_slice(body)
+}
+
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

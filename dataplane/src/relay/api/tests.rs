@@ -6,8 +6,8 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use sluice_crds::config::{
-    Allowed, Authentication, Drain as DrainConfig, Feature, GatewayConfig, Heartbeat, History, Limits, Namespace, Relay,
-    Secret,
+    Allowed, Authentication, Drain as DrainConfig, Feature, GatewayConfig, Heartbeat, History,
+    Limits, Namespace, Relay, Secret,
 };
 use tokio::sync::watch;
 
@@ -33,7 +33,10 @@ pub(super) fn namespace(history: bool, presence: bool) -> Arc<Namespace> {
     Arc::new(Namespace {
         presence,
         join_leave: Feature::Disabled,
-        history: history.then_some(History { size: 10, ttl: Duration::from_secs(60) }),
+        history: history.then_some(History {
+            size: 10,
+            ttl: Duration::from_secs(60),
+        }),
         recovery: Feature::Disabled,
         positioning: Feature::Disabled,
         delta: false,
@@ -51,7 +54,11 @@ pub(super) fn config(key: Option<&str>) -> GatewayConfig {
         namespace: "default".to_owned(),
         listeners: Vec::new(),
         relay: Relay {
-            authentication: Authentication { jwt: None, anonymous: true, expiry_grace: Duration::from_secs(25) },
+            authentication: Authentication {
+                jwt: None,
+                anonymous: true,
+                expiry_grace: Duration::from_secs(25),
+            },
             default_namespace: namespace(false, false),
             namespaces: BTreeMap::from([("full".to_owned(), namespace(true, true))]),
             personal_channel: false,
@@ -67,10 +74,15 @@ pub(super) fn config(key: Option<&str>) -> GatewayConfig {
                 commands_per_second_per_client: None,
                 messages_per_second_per_account: None,
             },
-            heartbeat: Heartbeat { interval: Duration::from_secs(25), timeout: Duration::from_secs(8) },
+            heartbeat: Heartbeat {
+                interval: Duration::from_secs(25),
+                timeout: Duration::from_secs(8),
+            },
             server_api_key: key.map(|key| Secret::new(key.as_bytes())),
         },
-        drain: DrainConfig { timeout: Duration::from_secs(30) },
+        drain: DrainConfig {
+            timeout: Duration::from_secs(30),
+        },
     }
 }
 
@@ -79,7 +91,10 @@ pub(super) fn shared_with(key: Option<&str>) -> Arc<Shared> {
     let (_, config) = watch::channel(Arc::new(config(key)));
     let router = Arc::new(Router::new(WORKERS));
     let store = Arc::new(Embedded::new(Arc::clone(&router) as _));
-    let authenticator = Authenticator::new(&config.borrow().relay.authentication, &tokio::runtime::Handle::current());
+    let authenticator = Authenticator::new(
+        &config.borrow().relay.authentication,
+        &tokio::runtime::Handle::current(),
+    );
     let parts = Parts {
         config,
         broker: Arc::clone(&store) as _,
@@ -98,20 +113,35 @@ pub(super) fn shared() -> Arc<Shared> {
     shared_with(Some(KEY))
 }
 
-pub(super) async fn send(shared: &Arc<Shared>, request: Request<Full<Bytes>>) -> (StatusCode, String) {
+pub(super) async fn send(
+    shared: &Arc<Shared>,
+    request: Request<Full<Bytes>>,
+) -> (StatusCode, String) {
     let response = handle(shared, request).await;
     let status = response.status();
-    let body = response.into_body().collect().await.expect("a full body").to_bytes();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .expect("a full body")
+        .to_bytes();
     (status, String::from_utf8(body.to_vec()).expect("text"))
 }
 
 pub(super) fn post(path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
-    let request = Request::builder().method("POST").uri(path).header("X-API-Key", KEY);
+    let request = Request::builder()
+        .method("POST")
+        .uri(path)
+        .header("X-API-Key", KEY);
     request.body(Full::new(body.into())).expect("a request")
 }
 
 /// The text of the answer to a good request.
-pub(super) async fn call_text(shared: &Arc<Shared>, method: &str, body: impl Into<Bytes>) -> String {
+pub(super) async fn call_text(
+    shared: &Arc<Shared>,
+    method: &str,
+    body: impl Into<Bytes>,
+) -> String {
     let (status, text) = send(shared, post(&format!("/api/{method}"), body)).await;
     assert_eq!(status, StatusCode::OK, "{text}");
     text
