@@ -23,9 +23,9 @@ use std::sync::Arc;
 use sluice_crds::config;
 
 pub use self::connect::ConnectContext;
-pub use self::control::Control;
+pub use self::control::{Control, ServerSubscribe};
 pub use self::expiry::RefreshContext;
-pub use self::publish::PublishAsk;
+pub use self::publish::{PublishAsk, publish_options};
 pub use self::query::{Query, QueryError};
 pub use self::subscribe::{Plan, SubscribeContext, SubscribeError, Subscribed, VerifiedSubscribe};
 use super::account::AccountState;

@@ -1,0 +1,271 @@
+//! Carries commands out against the stores and the workers.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use sluice_crds::config::{GatewayConfig, Namespace};
+use tokio::sync::mpsc;
+use tokio::time;
+
+use super::answer::{self, Answer, ApiError, NOTHING};
+use super::message::{Message, account_of};
+use super::orders::{self, Directive};
+use super::pattern::Pattern;
+use super::request::{Batch, BatchCommand, Channels, Command, History, Publish};
+use crate::relay::channel::Channel;
+use crate::relay::protocol::Position;
+use crate::relay::session::scoped_channel;
+use crate::relay::shared::Shared;
+use crate::relay::worker::{Order, unix_ms};
+use crate::store::{ReadOptions, Retention};
+
+/// Channels of a broadcast, and commands of a parallel batch, that are worked on at once: enough that one congested
+/// channel holds up few others.
+const CONCURRENCY: usize = 256;
+/// How long an answer waits for workers; what they have not done by then they do later.
+const ORDERS_DEADLINE: Duration = Duration::from_secs(1);
+/// All the answers to one request: bounds what a batch of history reads can gather in memory.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Carries out the commands of one request.
+pub(super) struct Executor<'a> {
+    shared: &'a Shared,
+    config: Arc<GatewayConfig>,
+    /// What is left of [`ANSWER_BYTES_MAX`].
+    answer_bytes: AtomicUsize,
+}
+
+impl<'a> Executor<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            config: shared.config(),
+            answer_bytes: AtomicUsize::new(ANSWER_BYTES_MAX),
+        }
+    }
+
+    pub(super) async fn batch(&self, batch: Batch) -> Answer {
+        let concurrency = if batch.parallel { CONCURRENCY } else { 1 };
+        let replies = stream::iter(batch.commands)
+            .map(|command| self.batch_command(command))
+            .buffered(concurrency);
+        Ok(answer::list("replies", &replies.collect::<Vec<_>>().await))
+    }
+
+    async fn batch_command(&self, command: BatchCommand) -> String {
+        let outcome = match command {
+            Ok((method, command)) => self.command(command).await.map(|result| (method, result)),
+            Err(error) => Err(error),
+        };
+        answer::batch_reply(&outcome)
+    }
+
+    pub(super) async fn command(&self, command: Command) -> Answer {
+        let relay = &self.config.relay;
+        let answer = match command {
+            Command::Publish(request) => self.publish(&request).await?,
+            Command::Broadcast(request) => self.broadcast(&request).await?,
+            Command::Subscribe(request) => self.order(orders::subscribe(request, relay)?).await,
+            Command::Unsubscribe(request) => self.order(orders::unsubscribe(request, relay)?).await,
+            Command::Disconnect(request) => self.order(orders::disconnect(request)?).await,
+            Command::Refresh(request) => {
+                self.order(orders::refresh(request, unix_ms() / 1_000)?)
+                    .await
+            }
+            Command::Presence(request) => {
+                let channel = self.channel_with_presence(&request.account, &request.channel)?;
+                answer::presence(&self.shared.presence().list(&channel).await?)?
+            }
+            Command::PresenceStats(request) => {
+                let channel = self.channel_with_presence(&request.account, &request.channel)?;
+                answer::presence_stats(self.shared.presence().count(&channel).await?)
+            }
+            Command::History(request) => self.history(request).await?,
+            Command::HistoryRemove(request) => {
+                let (channel, _) = self.channel_with_history(&request.account, &request.channel)?;
+                self.shared.broker().remove_history(&channel).await?;
+                NOTHING.to_owned()
+            }
+            Command::Channels(request) => self.channels(&request)?,
+            Command::Info => self.info().await?,
+            // No remote calls are defined.
+            Command::Rpc(request) if request.method.is_empty() => return Err(ApiError::BadRequest),
+            Command::Rpc(_) => return Err(ApiError::NotFound),
+        };
+        self.take_room(answer.len())?;
+        Ok(answer)
+    }
+
+    async fn publish(&self, request: &Publish) -> Answer {
+        let account = account_of(&request.account)?;
+        let message = Message::new(request, unix_ms())?;
+        self.publish_to(account, &request.channel, &message).await
+    }
+
+    async fn broadcast(&self, request: &Publish) -> Answer {
+        let account = account_of(&request.account)?;
+        if request.channels.is_empty() {
+            return Err(ApiError::BadRequest);
+        }
+        let message = &Message::new(request, unix_ms())?;
+        let responses = stream::iter(&request.channels)
+            .map(async |channel| {
+                answer::response(&self.publish_to(account, channel, message).await)
+            })
+            .buffered(CONCURRENCY);
+        Ok(answer::list(
+            "responses",
+            &responses.collect::<Vec<_>>().await,
+        ))
+    }
+
+    async fn publish_to(&self, account: &str, channel: &str, message: &Message) -> Answer {
+        let (channel, namespace) = self.channel(account, channel)?;
+        let publication = message.publication()?;
+        // A long batch takes turns with the connections of this worker.
+        tokio::task::consume_budget().await;
+        self.shared.router().admit(&channel).await;
+        let published = self
+            .shared
+            .broker()
+            .publish(&channel, publication, message.options(namespace))
+            .await?;
+        self.shared.metrics().published();
+        answer::published(&published)
+    }
+
+    /// Tells every worker, and waits until they have done it.
+    async fn order(&self, directive: Directive) -> String {
+        if let Some((target, control)) = directive {
+            let target = Arc::new(target);
+            let (done, mut all_done) = mpsc::channel(1);
+            self.shared.router().order_all(&|| Order::Control {
+                target: Arc::clone(&target),
+                control: control.clone(),
+                done: done.clone(),
+            });
+            drop(done);
+            // Ends when the last worker drops its sender; after the deadline the answer goes out all the same.
+            let _ = time::timeout(ORDERS_DEADLINE, all_done.recv()).await;
+        }
+        NOTHING.to_owned()
+    }
+
+    async fn history(&self, request: History) -> Answer {
+        let (channel, retention) = self.channel_with_history(&request.account, &request.channel)?;
+        let since = request.since.map(|since| Position {
+            offset: since.offset,
+            epoch: since.epoch.into(),
+        });
+        // Nothing comes before the first publication, so this is a mistake.
+        if request.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
+            return Err(ApiError::BadRequest);
+        }
+        let options = ReadOptions {
+            since,
+            limit: usize::try_from(request.limit).ok(),
+            reverse: request.reverse,
+        };
+        let read = self
+            .shared
+            .broker()
+            .read(&channel, retention, options)
+            .await?;
+        let data_bytes = read
+            .publications
+            .iter()
+            .map(|publication| publication.data.len())
+            .sum::<usize>();
+        if data_bytes > self.answer_bytes.load(Ordering::Relaxed) {
+            return Err(ApiError::LimitExceeded);
+        }
+        answer::history(&read)
+    }
+
+    fn channels(&self, request: &Channels) -> Answer {
+        let account = account_of(&request.account)?;
+        let pattern = Pattern::compile(&request.pattern)?;
+        let found = self
+            .shared
+            .router()
+            .channels(account, |name| pattern.matches(name));
+        answer::channels(
+            found
+                .iter()
+                .map(|(channel, members)| (channel.name(), *members)),
+        )
+    }
+
+    async fn info(&self) -> Answer {
+        let (num_channels, num_subs) = self.shared.router().totals();
+        answer::info(&answer::Node {
+            uid: &self.shared.holder().0,
+            name: &self.config.name,
+            version: env!("CARGO_PKG_VERSION"),
+            num_clients: self.shared.connections(),
+            num_users: self.users().await,
+            num_channels,
+            uptime: self.shared.uptime().as_secs(),
+            num_subs,
+        })
+    }
+
+    /// Distinct users over all workers, those of workers that do not answer in time left out.
+    async fn users(&self) -> usize {
+        let workers = self.shared.router().mailboxes().len();
+        let (answer, mut answers) = mpsc::channel(workers.max(1));
+        self.shared
+            .router()
+            .order_all(&|| Order::Users(answer.clone()));
+        drop(answer);
+        let mut users = HashSet::new();
+        let gather = async {
+            while let Some(some) = answers.recv().await {
+                users.extend(some);
+            }
+        };
+        let _ = time::timeout(ORDERS_DEADLINE, gather).await;
+        users.len()
+    }
+
+    fn channel(&self, account: &str, name: &str) -> Result<(Channel, &Namespace), ApiError> {
+        let (channel, namespace) = scoped_channel(account, name, &self.config.relay)?;
+        Ok((channel, namespace))
+    }
+
+    fn channel_with_presence(&self, account: &str, name: &str) -> Result<Channel, ApiError> {
+        let (channel, namespace) = self.channel(account_of(account)?, name)?;
+        if namespace.presence {
+            Ok(channel)
+        } else {
+            Err(ApiError::NotAvailable)
+        }
+    }
+
+    fn channel_with_history(
+        &self,
+        account: &str,
+        name: &str,
+    ) -> Result<(Channel, Retention), ApiError> {
+        let (channel, namespace) = self.channel(account_of(account)?, name)?;
+        let history = namespace.history.ok_or(ApiError::NotAvailable)?;
+        Ok((
+            channel,
+            Retention {
+                size: history.size,
+                ttl: history.ttl,
+            },
+        ))
+    }
+
+    fn take_room(&self, bytes: usize) -> Result<(), ApiError> {
+        let left = |left: usize| left.checked_sub(bytes);
+        let taken = self
+            .answer_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        taken.map(|_| ()).map_err(|_| ApiError::LimitExceeded)
+    }
+}
