@@ -1,14 +1,12 @@
-//! What the end-to-end tests, the load generator and the benchmarks share.
+//! What the end-to-end tests, the load generator and the benchmarks share: servers as binaries, clients of every kind.
 //!
-//! Nothing here links the data plane: the servers are seen as binaries, over their sockets and in `/proc`.
-
-pub mod bench;
-pub mod load;
-//! Helpers of the end-to-end tests: they see the built binaries, the protocol and the SDKs, never the crates inside.
+//! Nothing here links the data plane: servers are seen over their sockets, their logs and in `/proc`.
 
 pub mod api;
+pub mod bench;
 pub mod client;
 pub mod http;
+pub mod load;
 pub mod manifest;
 pub mod sdk;
 pub mod sluice;

@@ -19,7 +19,7 @@ use self::answer::{Answer, ApiError};
 use self::execute::Executor;
 use self::request::{Batch, Command, Malformed, Method, OldCommand};
 use super::http::text;
-use super::limits::{API_BODY_BYTES_MAX, MESSAGE_DEADLINE};
+use super::limits::{API_BODY_BYTES_MAX, API_BODY_DEADLINE};
 use super::shared::Shared;
 
 mod answer;
@@ -148,7 +148,7 @@ where
         .await
         .expect("the semaphore is never closed");
     let collected = time::timeout(
-        MESSAGE_DEADLINE,
+        API_BODY_DEADLINE,
         Limited::new(body, API_BODY_BYTES_MAX).collect(),
     )
     .await;

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 pub(super) use self::effects::message_kind;
@@ -27,7 +28,10 @@ use super::frame::{self, Inbound, Kind, Reader};
 use super::heartbeat::{Beat, Heartbeat};
 use super::http::Place;
 use super::hub::Dirty;
-use super::limits::{CLOSE_HANDSHAKE, CONTROLS_MAX, UNRESERVED_MESSAGE_BYTES};
+use super::limits::{
+    CLOSE_HANDSHAKE, CONTROLS_MAX, PONG_BEHIND_BYTES_MIN, PONG_EXTENSIONS_MAX,
+    UNRESERVED_MESSAGE_BYTES,
+};
 use super::outbox::{Frame, Outbox};
 use super::protocol::{Commands, Encoding, Request};
 use super::session::{Control, Session};
@@ -40,7 +44,7 @@ pub struct Connection {
     encoding: Encoding,
     outbox: RefCell<Outbox>,
     session: RefCell<Session>,
-    controls: RefCell<VecDeque<Control>>,
+    controls: RefCell<VecDeque<Ordered>>,
     reader: RefCell<Reader>,
     heartbeat: Cell<Heartbeat>,
     waker: RefCell<Option<Waker>>,
@@ -56,16 +60,24 @@ pub struct Connection {
     blocked: Cell<bool>,
     /// No reading until the worker has inbound memory.
     paused: Cell<bool>,
-    /// Bytes came since the last beat: the client lives, whatever its pong waits behind.
-    heard: Cell<bool>,
+    /// Bytes received since the last ping: a pong may have to wait behind many.
+    heard_bytes: Cell<usize>,
+    /// How often the time for the pong was extended.
+    extensions: Cell<u8>,
     /// The socket is dead or the peer has closed: nothing can be written.
     gone: Cell<bool>,
+}
+
+/// An order that waits for the task.
+struct Ordered {
+    control: Control,
+    done: Option<mpsc::Sender<()>>,
 }
 
 enum Wake {
     /// Messages are in the inbox.
     Inbound,
-    Control(Control),
+    Control(Ordered),
     Timer,
     Close,
 }
@@ -112,7 +124,7 @@ impl Connection {
             socket,
             encoding,
             outbox: RefCell::default(),
-            session: RefCell::new(Session::new(client.into())),
+            session: RefCell::new(Session::new(client.into(), encoding)),
             controls: RefCell::default(),
             reader: RefCell::default(),
             heartbeat: Cell::new(Heartbeat::new(worker.clock_ms())),
@@ -123,7 +135,8 @@ impl Connection {
             dirty: Cell::new(false),
             blocked: Cell::new(false),
             paused: Cell::new(false),
-            heard: Cell::new(false),
+            heard_bytes: Cell::new(0),
+            extensions: Cell::new(0),
             gone: Cell::new(false),
         }
     }
@@ -174,15 +187,15 @@ impl Connection {
         }
     }
 
-    /// Hands an order to the task.
-    pub fn control(&self, control: Control) {
+    /// Hands an order to the task. `done` is dropped when it has been carried out.
+    pub fn control(&self, control: Control, done: Option<mpsc::Sender<()>>) {
         let mut controls = self.controls.borrow_mut();
         if controls.len() >= CONTROLS_MAX {
             drop(controls);
             self.request_close(codes::DISCONNECT_SLOW);
             return;
         }
-        controls.push_back(control);
+        controls.push_back(Ordered { control, done });
         self.wake();
     }
 
@@ -215,7 +228,7 @@ impl Connection {
         loop {
             match poll_fn(|cx| self.poll_wake(cx, worker, sleep.as_mut(), &mut inbox)).await {
                 Wake::Inbound => Box::pin(self.handle(worker, &mut inbox)).await,
-                Wake::Control(control) => Box::pin(self.obey(worker, control)).await,
+                Wake::Control(ordered) => Box::pin(self.obey(worker, ordered)).await,
                 Wake::Timer => Box::pin(self.tick(worker)).await,
                 Wake::Close => return,
             }
@@ -258,7 +271,7 @@ impl Connection {
                     return Poll::Ready(Wake::Close);
                 }
                 Poll::Ready(Ok(read)) => {
-                    self.heard.set(true);
+                    self.heard_bytes.set(self.heard_bytes.get() + read);
                     self.take_in(worker, &buffer[..read], inbox);
                 }
             }
@@ -282,7 +295,7 @@ impl Connection {
         }
     }
 
-    fn take_control(&self) -> Option<Control> {
+    fn take_control(&self) -> Option<Ordered> {
         let mut controls = self.controls.borrow_mut();
         let control = controls.pop_front();
         if controls.is_empty() && controls.capacity() > 0 {
@@ -377,10 +390,12 @@ impl Connection {
         }
     }
 
-    async fn obey(self: &Rc<Self>, worker: &Rc<Worker>, control: Control) {
+    async fn obey(self: &Rc<Self>, worker: &Rc<Worker>, ordered: Ordered) {
+        let Ordered { control, done } = ordered;
         let step = worker.with_env(self, |env| self.session.borrow_mut().control(control, env));
         self.carry_out(worker, step).await;
         self.flush(worker);
+        drop(done);
     }
 
     async fn tick(self: &Rc<Self>, worker: &Rc<Worker>) {
@@ -389,12 +404,12 @@ impl Connection {
         match heartbeat.beat(worker.clock_ms(), settings) {
             Beat::Nothing => {}
             Beat::Ping => {
-                self.heard.set(false);
+                self.heard_bytes.set(0);
+                self.extensions.set(0);
                 self.send_frame(worker, worker.ping_frame(self.encoding));
             }
             Beat::Close(disconnect) => {
-                let busy = self.heard.replace(false) || self.paused.get();
-                if disconnect == codes::DISCONNECT_NO_PONG && busy {
+                if disconnect == codes::DISCONNECT_NO_PONG && self.may_be_late() {
                     heartbeat.extend(worker.clock_ms(), settings);
                 } else {
                     self.request_close(disconnect);
@@ -411,6 +426,16 @@ impl Connection {
         });
         self.carry_out(worker, step).await;
         self.flush(worker);
+    }
+
+    /// Whether the pong may be stuck behind a message that takes its time, for our sake or for its size.
+    fn may_be_late(&self) -> bool {
+        if self.paused.get() {
+            return true;
+        }
+        let bulk = self.heard_bytes.replace(0) >= PONG_BEHIND_BYTES_MIN;
+        self.extensions.set(self.extensions.get().saturating_add(1));
+        bulk && self.extensions.get() <= PONG_EXTENSIONS_MAX
     }
 
     /// On the worker's clock.

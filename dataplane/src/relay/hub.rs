@@ -326,8 +326,11 @@ impl Member {
 
     fn fail(&mut self, channel: &Channel) {
         self.broken = true;
-        self.wants.connection.control(Control::InsufficientState {
-            channel: channel.clone(),
-        });
+        self.wants.connection.control(
+            Control::InsufficientState {
+                channel: channel.clone(),
+            },
+            None,
+        );
     }
 }

@@ -34,8 +34,12 @@ pub const EGRESS_MEMORY_DIVISOR: u64 = 4;
 pub const INGRESS_MEMORY_DIVISOR: u64 = 8;
 /// A message below this size needs no reservation of inbound memory.
 pub const UNRESERVED_MESSAGE_BYTES: usize = 4 * 1024;
-/// How long a client may take to send the rest of a message it began, while it holds inbound memory.
-pub const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
+/// A client that sent less since the ping has no backlog that its pong could wait behind.
+pub const PONG_BEHIND_BYTES_MIN: usize = 16 * 1024;
+/// How often a client with a backlog gets the pong time once more: a minute of bulk sending, or of trickling.
+pub const PONG_EXTENSIONS_MAX: u8 = 6;
+/// How long a server API request's body may take to arrive.
+pub const API_BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// Lease of this process in presence, and how often it is renewed.
 pub const PRESENCE_LEASE: Duration = Duration::from_secs(10);
 pub const PRESENCE_RENEW: Duration = Duration::from_secs(3);

@@ -33,7 +33,8 @@ use super::channel::Channel;
 use super::codes::{self, Disconnect};
 use super::filter::Filter;
 use super::protocol::{
-    ClientInfo, Command, ConnectRequest, ErrorReply, Payload, Position, Reply, Request, ResultBody,
+    ClientInfo, Command, ConnectRequest, Encoding, ErrorReply, Payload, Position, Reply, Request,
+    ResultBody,
 };
 use super::rate::Bucket;
 
@@ -201,20 +202,24 @@ struct Live {
     expires_at: Option<u64>,
     subscriptions: Vec<Subscription>,
     messages: Bucket,
+    /// The client understands numeric channel ids.
+    compaction: bool,
 }
 
 #[derive(Debug)]
 pub struct Session {
     client: Arc<str>,
+    encoding: Encoding,
     phase: Phase,
     commands: Bucket,
 }
 
 impl Session {
     /// `client` is the connection's unique id.
-    pub fn new(client: Arc<str>) -> Self {
+    pub fn new(client: Arc<str>, encoding: Encoding) -> Self {
         Self {
             client,
+            encoding,
             phase: Phase::Fresh,
             commands: Bucket::default(),
         }

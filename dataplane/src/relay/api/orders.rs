@@ -115,7 +115,10 @@ pub(super) fn refresh(request: Refresh, now_seconds: u64) -> Result<Directive, A
     let control = if over {
         Control::Disconnect(codes::DISCONNECT_EXPIRED)
     } else {
-        Control::Refresh { expires_at }
+        Control::Refresh {
+            expires_at,
+            info: payload(&request.info, "")?,
+        }
     };
     Ok(directive(
         &request.account,

@@ -253,6 +253,8 @@ pub(super) struct Refresh {
     pub(super) expired: bool,
     #[serde(deserialize_with = "or_default")]
     pub(super) expire_at: i64,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) info: Json,
 }
 
 /// Presence, presence stats and history remove.

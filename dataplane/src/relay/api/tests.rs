@@ -102,7 +102,7 @@ pub(super) fn shared_with(key: Option<&str>) -> Arc<Shared> {
         router,
         pressure: Pressure::new(WORKERS, MemoryBudget::detect(None), registry),
         metrics: Metrics::register(registry),
-        drain: Drain::new().subscribe(),
+        drain: Drain::new(),
         holder: Holder("node-1".into()),
         descriptors_max: 1_024,
     };

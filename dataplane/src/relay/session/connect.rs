@@ -11,12 +11,16 @@ use super::{
 use crate::auth::{AuthError, Identity, ServerSubscription};
 use crate::relay::codes;
 use crate::relay::protocol::{
-    ClientInfo, ConnectRequest, ConnectResult, ErrorReply, Payload, Reply, ResultBody,
+    ClientInfo, ConnectRequest, ConnectResult, Encoding, ErrorReply, Payload, Reply, ResultBody,
 };
 use crate::relay::rate::Bucket;
 
 /// Named in the connect result. SDKs show it to users.
 const SERVER_VERSION: &str = concat!("sluice ", env!("CARGO_PKG_VERSION"));
+
+/// Protobuf clients, by the name they connect with, that get numeric channel ids when they ask for them. Everyone else
+/// gets names: the JavaScript SDK asks too, but compares 64-bit ids by object identity and would drop every push.
+const COMPACTING_CLIENTS: [&str; 3] = ["", "go", "python"];
 
 #[derive(Debug)]
 pub struct ConnectContext {
@@ -95,7 +99,11 @@ impl Session {
             identity,
         } = admission;
         if !admitted {
-            return self.refuse(id, codes::ERROR_TOO_MANY_REQUESTS);
+            // Closed as well, before the connect deadline would do it with a terminal code.
+            let mut step = self.refuse(id, codes::ERROR_TOO_MANY_REQUESTS);
+            step.effects
+                .push(Effect::Close(codes::DISCONNECT_TOO_MANY_REQUESTS));
+            return step;
         }
         let info = Arc::new(ClientInfo {
             user: Arc::clone(&identity.user),
@@ -107,12 +115,15 @@ impl Session {
             Ok(plans) => plans,
             Err(error) => return self.refuse(id, error),
         };
+        let compaction =
+            self.encoding == Encoding::Json || COMPACTING_CLIENTS.contains(&&*request.name);
         self.phase = Phase::Connected(Box::new(Live {
             account: identity.account,
             info,
             expires_at: identity.expires_at,
             subscriptions: Vec::new(),
             messages: Bucket::default(),
+            compaction,
         }));
         if plans.is_empty() {
             return self.connected(id, Vec::new(), Vec::new(), env);

@@ -1,5 +1,7 @@
 //! What others do to a connection: the server API and the hub.
 
+use std::sync::Arc;
+
 use super::subscribe::{Plan, SubscribeContext};
 use super::{Ask, Effect, Env, Session, Step, ttl_seconds};
 use crate::auth::Overrides;
@@ -15,9 +17,11 @@ pub enum Control {
         channel: Option<Channel>,
     },
     Subscribe(Box<ServerSubscribe>),
-    /// New expiry of the connection, in unix seconds; `None` for never.
     Refresh {
+        /// Unix seconds; `None` for never.
         expires_at: Option<u64>,
+        /// New connection info; empty to keep the old.
+        info: Payload,
     },
     /// The hub saw a gap in the stream of this subscription.
     InsufficientState {
@@ -82,8 +86,14 @@ impl Session {
                     None => step,
                 }
             }
-            Control::Refresh { expires_at } => {
+            Control::Refresh { expires_at, info } => {
                 live.expires_at = expires_at;
+                if !info.is_empty() {
+                    live.info = Arc::new(ClientInfo {
+                        conn_info: info,
+                        ..(*live.info).clone()
+                    });
+                }
                 let ttl = expires_at.map_or(0, |at| ttl_seconds(at, env.now_seconds()));
                 Step::effect(Effect::PushRefresh {
                     expires: expires_at.is_some(),
@@ -113,7 +123,7 @@ impl Session {
         plan.info = if subscribe.info.is_empty() {
             live.info.clone()
         } else {
-            std::sync::Arc::new(ClientInfo {
+            Arc::new(ClientInfo {
                 chan_info: subscribe.info,
                 ..(*live.info).clone()
             })

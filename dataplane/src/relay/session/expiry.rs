@@ -34,7 +34,8 @@ impl Session {
         };
         let identity = match identity {
             Ok(identity) => identity,
-            Err(AuthError::Expired) => return Step::error(context.id, codes::ERROR_TOKEN_EXPIRED),
+            // Reconnectable: the SDK comes back with a fresh token, which an error reply would not make it do.
+            Err(AuthError::Expired) => return Step::close(codes::DISCONNECT_EXPIRED),
             Err(AuthError::Invalid(_)) => return Step::close(codes::DISCONNECT_INVALID_TOKEN),
             Err(AuthError::Unavailable(_)) => {
                 return Step::error(context.id, codes::ERROR_INTERNAL);

@@ -170,7 +170,6 @@ impl Plan {
             self.recover = Some((request.offset, request.epoch.clone()));
         }
         self.reject_unrecovered = request.flag & FLAG_REJECT_UNRECOVERED != 0;
-        self.compaction = request.flag & FLAG_CHANNEL_COMPACTION != 0;
         self.delta = namespace.delta && request.delta == DELTA_FOSSIL;
     }
 }
@@ -243,6 +242,7 @@ impl Live {
         };
         let (history, presence) = (may(namespace.ask_history), may(namespace.ask_presence));
         plan.request(request, namespace, history, presence);
+        plan.compaction = self.compaction && request.flag & FLAG_CHANNEL_COMPACTION != 0;
         plan.filter = match compile_filter(request.filter.as_ref()) {
             Ok(filter) => filter,
             Err(error) => return Step::error(id, error),
@@ -339,12 +339,14 @@ impl Session {
         let Some(live) = self.live_mut() else {
             return Step::none();
         };
+        let refresh = matches!(context, VerifiedSubscribe::SubRefresh { .. });
         let (id, name) = match &context {
             VerifiedSubscribe::Subscribe { id, request } => (*id, request.channel.as_str()),
             VerifiedSubscribe::SubRefresh { id, channel } => (*id, channel.name()),
         };
         let token = match verified {
             Ok(token) => token,
+            Err(error) if refresh => return refused_refresh(id, &error),
             Err(AuthError::Expired) => return Step::error(id, codes::ERROR_TOKEN_EXPIRED),
             Err(AuthError::Invalid(_)) => return Step::error(id, codes::ERROR_PERMISSION_DENIED),
             Err(AuthError::Unavailable(_)) => return Step::error(id, codes::ERROR_INTERNAL),
@@ -425,5 +427,21 @@ impl Session {
         let mut step = Step::effect(first);
         step.effects.extend(after);
         step
+    }
+}
+
+/// An expired token changes nothing: the subscription ends after its grace time with a code that makes SDKs subscribe
+/// again, with a fresh token.
+fn refused_refresh(id: u32, error: &AuthError) -> Step {
+    match error {
+        AuthError::Expired => Step::reply(
+            id,
+            ResultBody::SubRefresh {
+                expires: false,
+                ttl: 0,
+            },
+        ),
+        AuthError::Invalid(_) => Step::close(codes::DISCONNECT_INVALID_TOKEN),
+        AuthError::Unavailable(_) => Step::error(id, codes::ERROR_INTERNAL),
     }
 }

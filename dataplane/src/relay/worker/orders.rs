@@ -46,10 +46,10 @@ impl Worker {
             Order::Control {
                 target,
                 control,
-                done: _,
+                done,
             } => {
                 for connection in self.connections_of(target) {
-                    connection.control(control.clone());
+                    connection.control(control.clone(), Some(done.clone()));
                 }
             }
             Order::Users(answer) => {

@@ -172,10 +172,10 @@ async fn unsubscribe_from_one_or_all() {
 async fn refresh_extends_or_ends() {
     let later = crate::relay::worker::unix_ms() / 1_000 + 1_000;
     let (_, orders) = told("refresh", json!({"user": "u", "expire_at": later})).await;
-    assert!(matches!(orders[0].1, Control::Refresh { expires_at: Some(at) } if at == later));
+    assert!(matches!(orders[0].1, Control::Refresh { expires_at: Some(at), .. } if at == later));
     for never in [json!({"user": "u"}), json!({"user": "u", "expire_at": -1})] {
         let (_, orders) = told("refresh", never).await;
-        assert!(matches!(orders[0].1, Control::Refresh { expires_at: None }));
+        assert!(matches!(orders[0].1, Control::Refresh { expires_at: None, .. }));
     }
     for over in [
         json!({"user": "u", "expired": true, "expire_at": later}),
