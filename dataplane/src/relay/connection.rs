@@ -306,12 +306,12 @@ impl Connection {
 
     /// Bytes from the peer to messages in the inbox; reserves inbound memory for what is still to come.
     fn take_in(self: &Rc<Self>, worker: &Worker, bytes: &[u8], inbox: &mut VecDeque<Inbound>) {
-        let message_bytes_max = worker.config().relay.limits.message_bytes;
+        let message_bytes_max = worker.message_bytes_max();
         let mut reader = self.reader.borrow_mut();
         let outcome = reader.read(bytes, message_bytes_max, &mut |inbound| {
             inbox.push_back(inbound)
         });
-        worker.metrics().received(bytes.len());
+        worker.count_received(bytes.len());
         if let Err(disconnect) = outcome {
             self.request_close(disconnect);
             return;
@@ -365,7 +365,7 @@ impl Connection {
                 self.request_close(codes::DISCONNECT_BAD_REQUEST);
                 return;
             };
-            worker.metrics().command();
+            worker.count_command();
             if command.request == Request::Empty
                 && command.id == 0
                 && self.session.borrow().is_connected()
@@ -399,7 +399,7 @@ impl Connection {
     }
 
     async fn tick(self: &Rc<Self>, worker: &Rc<Worker>) {
-        let settings = worker.config().relay.heartbeat;
+        let settings = worker.heartbeat();
         let mut heartbeat = self.heartbeat.get();
         match heartbeat.beat(worker.clock_ms(), settings) {
             Beat::Nothing => {}
@@ -491,7 +491,7 @@ impl Connection {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(read)) => {
-                    let message_bytes_max = worker.config().relay.limits.message_bytes;
+                    let message_bytes_max = worker.message_bytes_max();
                     let mut note = |inbound| answered |= matches!(inbound, Inbound::Close(_));
                     let outcome = self.reader.borrow_mut().read(
                         &buffer[..read],

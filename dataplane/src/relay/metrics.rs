@@ -109,8 +109,8 @@ impl Metrics {
             .inc();
     }
 
-    pub fn command(&self) {
-        self.commands.inc();
+    pub fn commanded(&self, commands: u64) {
+        self.commands.inc_by(commands);
     }
 
     pub fn published(&self) {
@@ -121,12 +121,12 @@ impl Metrics {
         self.deliveries.inc_by(messages);
     }
 
-    pub fn received(&self, bytes: usize) {
-        self.received_bytes.inc_by(bytes as u64);
+    pub fn received(&self, bytes: u64) {
+        self.received_bytes.inc_by(bytes);
     }
 
-    pub fn wrote(&self, bytes: usize) {
-        self.sent_bytes.inc_by(bytes as u64);
+    pub fn wrote(&self, bytes: u64) {
+        self.sent_bytes.inc_by(bytes);
     }
 }
 

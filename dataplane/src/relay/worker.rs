@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use slab::Slab;
-use sluice_crds::config::GatewayConfig;
+use sluice_crds::config::{GatewayConfig, Heartbeat};
 use tokio::time::Instant;
 
 use self::ingress::Ingress;
@@ -37,6 +37,18 @@ use super::session::{Env, MemberKey};
 use super::shared::Shared;
 use crate::auth::Authenticator;
 use crate::store::{Broker, Holder, Presence};
+
+#[derive(Default)]
+struct Counts {
+    deliveries: Cell<u64>,
+    commands: Cell<u64>,
+    received_bytes: Cell<u64>,
+    sent_bytes: Cell<u64>,
+}
+
+fn add(count: &Cell<u64>, more: u64) {
+    count.set(count.get() + more);
+}
 
 /// User of an account.
 type UserKey = (Arc<str>, Arc<str>);
@@ -62,8 +74,8 @@ pub struct Worker {
     write_buffer: RefCell<Vec<u8>>,
     pings: [Frame; 2],
     epoch: Instant,
-    /// Frames handed to outboxes since the last look, for metrics.
-    delivered: Cell<u64>,
+    /// Counted here and added to the metrics by `probe`: a shared counter per write would cost as much as the copy.
+    counts: Counts,
 }
 
 impl Worker {
@@ -96,7 +108,7 @@ impl Worker {
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
             write_buffer: RefCell::new(Vec::with_capacity(WRITE_GATHER_BYTES)),
             epoch: Instant::now(),
-            delivered: Cell::new(0),
+            counts: Counts::default(),
         })
     }
 
@@ -150,6 +162,26 @@ impl Worker {
 
     pub fn write_buffer(&self) -> RefMut<'_, Vec<u8>> {
         self.write_buffer.borrow_mut()
+    }
+
+    pub fn message_bytes_max(&self) -> usize {
+        self.config.borrow().relay.limits.message_bytes
+    }
+
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.config.borrow().relay.heartbeat
+    }
+
+    pub fn count_command(&self) {
+        add(&self.counts.commands, 1);
+    }
+
+    pub fn count_received(&self, bytes: usize) {
+        add(&self.counts.received_bytes, bytes as u64);
+    }
+
+    pub fn count_sent(&self, bytes: usize) {
+        add(&self.counts.sent_bytes, bytes as u64);
     }
 
     /// Milliseconds of this worker's monotonic clock.

@@ -80,11 +80,7 @@ impl Connection {
         });
         if let Ok(protocol::ResultBody::Connect(_)) = &reply.result {
             let mut heartbeat = self.heartbeat.get();
-            heartbeat.connected(
-                worker.clock_ms(),
-                worker.config().relay.heartbeat,
-                fastrand::f64(),
-            );
+            heartbeat.connected(worker.clock_ms(), worker.heartbeat(), fastrand::f64());
             self.heartbeat.set(heartbeat);
             worker.remember_user(self);
         }

@@ -62,7 +62,7 @@ impl Connection {
         while !outbox.is_empty() {
             match write_some(&outbox, tcp, &mut worker.write_buffer()) {
                 Ok(written) => {
-                    worker.metrics().wrote(written);
+                    worker.count_sent(written);
                     outbox.advance(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -102,7 +102,7 @@ impl Connection {
                         Poll::Pending => return Ok(()),
                         Poll::Ready(written) => {
                             let written = written?;
-                            worker.metrics().wrote(written);
+                            worker.count_sent(written);
                             outbox.advance(written);
                             wrote = true;
                         }

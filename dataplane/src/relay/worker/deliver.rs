@@ -31,7 +31,6 @@ impl Worker {
                 }
                 self.flush_dirty().await;
                 self.mailbox.round_done(round);
-                self.metrics().delivered(self.delivered.take());
             }
         }
     }
@@ -44,8 +43,7 @@ impl Worker {
             queue_bytes_max,
             &mut self.dirty.borrow_mut(),
         );
-        self.delivered
-            .set(self.delivered.get() + delivered.frames as u64);
+        super::add(&self.counts.deliveries, delivered.frames as u64);
         if delivered.congested {
             let mut congested = self.congested.borrow_mut();
             if !congested.contains(channel) {
@@ -103,10 +101,19 @@ impl Worker {
             self.shared
                 .pressure()
                 .record_loop_delay(self.index, due.elapsed());
+            self.report_counts();
             self.shared
                 .pressure()
                 .record_egress(self.index, self.frame_bytes.get() as u64);
         }
+    }
+
+    fn report_counts(&self) {
+        let metrics = self.metrics();
+        metrics.delivered(self.counts.deliveries.take());
+        metrics.commanded(self.counts.commands.take());
+        metrics.received(self.counts.received_bytes.take());
+        metrics.wrote(self.counts.sent_bytes.take());
     }
 
     /// Keeps the worker's configuration current.
