@@ -18,6 +18,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use slab::Slab;
 use sluice_crds::config::{GatewayConfig, Heartbeat};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::ingress::Ingress;
@@ -65,6 +66,7 @@ pub struct Worker {
     dirty: RefCell<Dirty>,
     /// Channels whose publishers wait for this worker's readers.
     congested: RefCell<Vec<Channel>>,
+    congestion_began: Notify,
     ingress: Ingress,
     /// Connections waiting for inbound memory, first come first served.
     ingress_queue: RefCell<std::collections::VecDeque<Rc<Connection>>>,
@@ -92,6 +94,7 @@ impl Worker {
             users: RefCell::default(),
             dirty: RefCell::default(),
             congested: RefCell::default(),
+            congestion_began: Notify::new(),
             ingress: Ingress::new(ingress_bytes),
             ingress_queue: RefCell::default(),
             pings: [Encoding::Json, Encoding::Protobuf].map(|encoding| {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::Worker;
 use crate::drain::{Watcher, pace};
@@ -48,6 +48,7 @@ impl Worker {
             let mut congested = self.congested.borrow_mut();
             if !congested.contains(channel) {
                 congested.push(channel.clone());
+                self.congestion_began.notify_one();
                 self.router().congestion().set(self.index, channel);
             }
         }
@@ -74,13 +75,12 @@ impl Worker {
 
     /// Looks at congested channels until their readers have caught up.
     pub async fn watch_congestion(self: Rc<Self>) {
-        let mut ticks = interval(CONGESTION_LOOK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            if self.congested.borrow().is_empty() {
-                continue;
+            // Usually nothing is congested, and then this task costs nothing.
+            while self.congested.borrow().is_empty() {
+                self.congestion_began.notified().await;
             }
+            tokio::time::sleep(CONGESTION_LOOK).await;
             let queue_bytes_max = self.queue_bytes_max();
             let hub = self.hub.borrow();
             self.congested.borrow_mut().retain(|channel| {
