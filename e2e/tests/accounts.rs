@@ -45,7 +45,7 @@ async fn a_token_without_an_account_is_refused() -> Result<()> {
     for claims in [
         json!({ "sub": "u" }),
         json!({ "sub": "u", "account": "" }),
-        json!({ "sub": "u", "account": 7 }),
+        json!({ "sub": "u", "account": ["red"] }),
         json!({ "sub": "u", "account": "a\u{1f}b" }),
     ] {
         let mut client = Client::open(sluice.address).await?;
