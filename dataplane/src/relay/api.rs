@@ -106,14 +106,14 @@ where
 
 enum Served {
     One(Answer),
-    /// A body with answers of its own.
+    /// A body with answers of its own, not wrapped in `result`.
     Whole(String),
 }
 
 async fn serve(executor: &Executor<'_>, route: Route, body: &[u8]) -> Result<Served, Malformed> {
     Ok(match route {
         Route::One(method) => Served::One(executor.command(Command::parse(method, body)?).await),
-        Route::Batch => Served::One(executor.batch(Batch::parse(body)?).await),
+        Route::Batch => Served::Whole(executor.batch(Batch::parse(body)?).await),
         Route::Old => {
             let mut replies = Vec::new();
             for OldCommand { id, command } in OldCommand::parse_all(body)? {

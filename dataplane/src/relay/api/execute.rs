@@ -47,12 +47,12 @@ impl<'a> Executor<'a> {
         }
     }
 
-    pub(super) async fn batch(&self, batch: Batch) -> Answer {
+    pub(super) async fn batch(&self, batch: Batch) -> String {
         let concurrency = if batch.parallel { CONCURRENCY } else { 1 };
         let replies = stream::iter(batch.commands)
             .map(|command| self.batch_command(command))
             .buffered(concurrency);
-        Ok(answer::list("replies", &replies.collect::<Vec<_>>().await))
+        answer::list("replies", &replies.collect::<Vec<_>>().await)
     }
 
     async fn batch_command(&self, command: BatchCommand) -> String {

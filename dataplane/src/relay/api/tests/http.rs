@@ -210,12 +210,12 @@ async fn batches_answer_each_command() {
         ]);
         assert_eq!(
             call(&shared, "batch", body).await,
-            json!({"result": {"replies": replies}})
+            json!({"replies": replies})
         );
     }
     assert_eq!(
         call(&shared, "batch", json!({})).await,
-        json!({"result": {"replies": []}})
+        json!({"replies": []})
     );
 }
 
