@@ -175,7 +175,13 @@ async fn refresh_extends_or_ends() {
     assert!(matches!(orders[0].1, Control::Refresh { expires_at: Some(at), .. } if at == later));
     for never in [json!({"user": "u"}), json!({"user": "u", "expire_at": -1})] {
         let (_, orders) = told("refresh", never).await;
-        assert!(matches!(orders[0].1, Control::Refresh { expires_at: None, .. }));
+        assert!(matches!(
+            orders[0].1,
+            Control::Refresh {
+                expires_at: None,
+                ..
+            }
+        ));
     }
     for over in [
         json!({"user": "u", "expired": true, "expire_at": later}),
