@@ -38,6 +38,7 @@ fn the_first_command_is_connect_and_there_is_one() {
         outcome(&client.command_id(0, Request::Empty)),
         Outcome::Nothing
     );
+    assert_eq!(client.outcome(Request::Empty), Outcome::Close(3501));
     assert_eq!(client.outcome(Request::Ping), Outcome::Replies);
 }
 
