@@ -361,8 +361,7 @@ impl Connection {
 
     /// One frame: one command or several.
     async fn message(self: &Rc<Self>, worker: &Rc<Worker>, message: Bytes) {
-        let mut commands = Commands::new(self.encoding, message);
-        while let Some(command) = commands.next() {
+        for command in Commands::new(self.encoding, message) {
             let Ok(command) = command else {
                 self.request_close(codes::DISCONNECT_BAD_REQUEST);
                 return;

@@ -1,5 +1,10 @@
 //! The session as a table: what goes in, what code comes out.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "tests pick out what they look for"
+)]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

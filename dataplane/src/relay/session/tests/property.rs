@@ -6,7 +6,7 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Input {
-    Command(u32, Request),
+    Command(u32, Box<Request>),
     Control(Control),
     Expire,
     Pass(u64),
@@ -127,7 +127,7 @@ fn control() -> impl Strategy<Value = Control> {
 
 fn input() -> impl Strategy<Value = (Input, Answers)> {
     let input = prop_oneof![
-        10 => (0_u32..3, request()).prop_map(|(id, request)| Input::Command(id, request)),
+        10 => (0_u32..3, request()).prop_map(|(id, request)| Input::Command(id, Box::new(request))),
         2 => control().prop_map(Input::Control),
         1 => Just(Input::Expire),
         1 => (0_u64..200_000).prop_map(Input::Pass),
@@ -251,7 +251,7 @@ proptest! {
         let before = client.session.identity();
         for (input, answers) in inputs {
             let mut step = match input {
-                Input::Command(id, request) => client.command_id(id, request),
+                Input::Command(id, request) => client.command_id(id, *request),
                 Input::Control(control) => client.control(control),
                 Input::Expire => client.enter(|session, env| session.expire(env)),
                 Input::Pass(ms) => {
