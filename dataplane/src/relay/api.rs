@@ -30,7 +30,7 @@ mod orders;
 mod pattern;
 mod request;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Asks for errors as HTTP statuses.
 const ERROR_MODE_HEADER: &str = "x-centrifugo-error-mode";

@@ -7,6 +7,8 @@
 mod ask;
 mod effects;
 mod flush;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
@@ -359,8 +361,7 @@ impl Connection {
 
     /// One frame: one command or several.
     async fn message(self: &Rc<Self>, worker: &Rc<Worker>, message: Bytes) {
-        let mut commands = Commands::new(self.encoding, message);
-        while let Some(command) = commands.next() {
+        for command in Commands::new(self.encoding, message) {
             let Ok(command) = command else {
                 self.request_close(codes::DISCONNECT_BAD_REQUEST);
                 return;
@@ -448,7 +449,9 @@ impl Connection {
                 .map(|due_ms| due_ms.saturating_sub(env.now_ms))
         });
         // Rounded up, so that the timer never fires just before its time.
-        expiry.map_or(beat_ms, |in_ms| beat_ms.min(worker.clock_ms() + in_ms + 1))
+        expiry.map_or(beat_ms, |in_ms| {
+            beat_ms.min(worker.clock_ms().saturating_add(in_ms).saturating_add(1))
+        })
     }
 
     /// Leaves everything, tells the peer why, and waits a short time for it to agree.

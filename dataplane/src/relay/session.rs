@@ -247,10 +247,9 @@ impl Session {
         {
             return Step::close(codes::DISCONNECT_TOO_MANY_REQUESTS);
         }
-        let request = match request {
-            Request::Connect(connect) => return self.connect(id, connect, env),
-            request => request,
-        };
+        if let Request::Connect(connect) = request {
+            return self.connect(id, connect, env);
+        }
         let Phase::Connected(live) = &mut self.phase else {
             return Step::close(codes::DISCONNECT_BAD_REQUEST);
         };
@@ -259,6 +258,8 @@ impl Session {
             return Step::close(codes::DISCONNECT_BAD_REQUEST);
         }
         match request {
+            // A method that this relay does not know: silence would leave the client waiting.
+            Request::Empty if id != 0 => Step::close(codes::DISCONNECT_BAD_REQUEST),
             // The pong was taken by the connection's heartbeat.
             Request::Empty | Request::Connect(_) => Step::none(),
             Request::Ping => Step::reply(id, ResultBody::Ping),

@@ -109,7 +109,7 @@ pub(super) fn shared_with(key: Option<&str>) -> Arc<Shared> {
     Shared::new(parts, authenticator.expect("no key sets to load"))
 }
 
-pub(super) fn shared() -> Arc<Shared> {
+pub(in crate::relay) fn shared() -> Arc<Shared> {
     shared_with(Some(KEY))
 }
 

@@ -28,6 +28,8 @@ impl Connection {
                 self.session.borrow_mut().identified(context, identity)
             }
             Ask::Admit { account, context } => {
+                // A second try after a refused connect must not count the first one's place.
+                self.seat.take();
                 let seat = worker.enter_account(&account);
                 let admitted = seat.is_some();
                 *self.seat.borrow_mut() = seat;
@@ -176,8 +178,7 @@ impl Connection {
             .await
             .map_err(unavailable)?;
         // What comes live meanwhile is held back by the hub, which checks it against `live` when it is released.
-        let beginning = history::begin(since.as_ref(), read, Vec::new())
-            .map_err(|_| SubscribeError::Unavailable)?;
+        let beginning = history::begin(since.as_ref(), read);
         if !beginning.recovered && since.is_some() && plan.reject_unrecovered {
             return Err(SubscribeError::Unrecoverable);
         }

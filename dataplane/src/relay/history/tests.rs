@@ -35,13 +35,6 @@ fn read(offsets: &[u64], top: u64) -> StreamRead {
     }
 }
 
-fn collected(offsets: &[u64], epoch: &str) -> Vec<(Arc<Publication>, Position)> {
-    offsets
-        .iter()
-        .map(|&offset| (publication(offset), at(offset, epoch)))
-        .collect()
-}
-
 fn offsets(publications: &[Arc<Publication>]) -> Vec<u64> {
     publications
         .iter()
@@ -79,66 +72,28 @@ fn recovered_only_when_all_was_read() {
     }
 }
 
-/// Recovered, top, collected, merged.
-type Merge<'a> = (&'a [u64], u64, &'a [u64], Option<&'a [u64]>);
-
-#[test]
-fn merge_drops_doubles_and_finds_gaps() {
-    let cases: &[Merge<'_>] = &[
-        (&[], 0, &[], Some(&[])),
-        (&[], 5, &[], Some(&[])),
-        (&[], 5, &[4, 5], Some(&[])),
-        (&[], 5, &[5, 6, 7], Some(&[6, 7])),
-        (&[], 5, &[7], None),
-        (&[4, 5], 5, &[], Some(&[4, 5])),
-        (&[4, 5], 5, &[4, 5, 6], Some(&[4, 5, 6])),
-        (&[4, 5], 5, &[6, 6, 5, 7], Some(&[4, 5, 6, 7])),
-        (&[4, 5], 5, &[6, 8], None),
-        (&[], 0, &[1, 2], Some(&[1, 2])),
-    ];
-    for &(recovered, top, live, expected) in cases {
-        let recovered: Vec<_> = recovered.iter().copied().map(publication).collect();
-        let merged = merge(recovered, &at(top, "e"), collected(live, "e"));
-        assert_eq!(
-            merged.ok().as_deref().map(offsets).as_deref(),
-            expected,
-            "top {top}, collected {live:?}"
-        );
-    }
-    assert_eq!(
-        merge(vec![], &at(5, "e"), collected(&[4], "f")),
-        Err(Gap),
-        "another epoch, even below the top"
-    );
-}
-
 #[test]
 fn begins_with_the_position_the_reply_needs() {
-    let fresh = begin(None, read(&[], 5), collected(&[5, 6], "e")).unwrap();
+    let fresh = begin(None, read(&[], 5));
     assert_eq!(
         (fresh.recovered, fresh.reply, fresh.live),
-        (false, at(6, "e"), at(6, "e"))
+        (false, at(5, "e"), at(5, "e"))
     );
     assert!(fresh.publications.is_empty());
 
-    let back = begin(Some(&at(3, "e")), read(&[4, 5], 5), collected(&[5, 6], "e")).unwrap();
+    let back = begin(Some(&at(3, "")), read(&[4, 5], 5));
     assert_eq!(
         (back.recovered, back.reply, back.live),
-        (true, at(3, "e"), at(6, "e"))
+        (true, at(3, "e"), at(5, "e"))
     );
-    assert_eq!(offsets(&back.publications), [4, 5, 6]);
+    assert_eq!(offsets(&back.publications), [4, 5]);
 
-    let void = begin(Some(&at(3, "old")), read(&[4, 5], 5), collected(&[6], "e")).unwrap();
+    let void = begin(Some(&at(3, "old")), read(&[4, 5], 5));
     assert_eq!(
         (void.recovered, void.reply, void.live),
-        (false, at(6, "e"), at(6, "e"))
+        (false, at(5, "e"), at(5, "e"))
     );
     assert!(void.publications.is_empty());
-
-    assert_eq!(
-        begin(Some(&at(3, "e")), read(&[4, 5], 5), collected(&[7], "e")),
-        Err(Gap)
-    );
 }
 
 #[test]
@@ -219,7 +174,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 enum State {
     Away,
-    Collecting(Option<StreamRead>),
+    /// Live events are held back. With what was read, the last serial number at that time.
+    Holding(Option<(StreamRead, u64)>),
     Live(Position),
 }
 
@@ -308,7 +264,7 @@ impl World {
     }
 
     fn read(&mut self) {
-        let State::Collecting(read) = &mut self.subscriber.state else {
+        let State::Holding(read) = &mut self.subscriber.state else {
             return;
         };
         let options = read_options(self.subscriber.held.as_ref());
@@ -318,19 +274,15 @@ impl World {
             .now_or_never()
             .unwrap()
             .unwrap();
-        read.get_or_insert(fresh);
+        read.get_or_insert((fresh, self.published));
     }
 
     fn finish(&mut self) {
-        let State::Collecting(Some(read)) = &mut self.subscriber.state else {
+        let State::Holding(Some(read)) = &mut self.subscriber.state else {
             return;
         };
-        let read = std::mem::take(read);
-        let collected = self.feed.0.lock().drain(..).collect();
-        let Ok(beginning) = begin(self.subscriber.held.as_ref(), read, collected) else {
-            self.disconnect();
-            return;
-        };
+        let (read, serial) = std::mem::take(read);
+        let beginning = begin(self.subscriber.held.as_ref(), read);
         let mut held = beginning.reply.offset;
         for publication in &beginning.publications {
             held += 1;
@@ -339,28 +291,16 @@ impl World {
         }
         assert_eq!(held, beginning.live.offset);
         if !beginning.recovered {
-            // Told that it starts anew here: everything published so far is behind it, unless it was lost on the way.
-            self.subscriber.serial = self.serial_at(&beginning.live);
+            // Told that it starts anew here: everything published so far is behind it.
+            self.subscriber.serial = Some(serial);
         }
         self.subscriber.held = Some(beginning.live.clone());
         self.subscriber.state = State::Live(beginning.live);
-    }
-
-    /// The serial number that the stream has at a position: offsets and serials move in step.
-    fn serial_at(&self, position: &Position) -> Option<u64> {
-        let top = self
-            .store
-            .read(&self.channel, RETENTION, read_options(None))
-            .now_or_never()
-            .unwrap()
-            .unwrap()
-            .top;
-        // A position of an older epoch is checked by nothing but its first live event, which must be refused.
-        Some(if top.epoch == position.epoch {
-            self.published - (top.offset - position.offset)
-        } else {
-            u64::MAX - 1
-        })
+        // What was held back is released at once.
+        let held_back = self.feed.0.lock().len();
+        for _ in 0..held_back {
+            self.deliver();
+        }
     }
 
     fn deliver(&mut self) {
@@ -400,7 +340,7 @@ impl World {
                         .now_or_never()
                         .unwrap()
                         .unwrap();
-                    self.subscriber.state = State::Collecting(None);
+                    self.subscriber.state = State::Holding(None);
                 }
             }
             Step::Read => self.read(),

@@ -159,7 +159,10 @@ impl Session {
             }
         }
         if let Some(error) = failure {
-            // The others were made: they end with the connection.
+            // The others were made and end here; nobody was told that they had begun.
+            for subscription in &mut live.subscriptions {
+                subscription.announce = false;
+            }
             return match error.reply() {
                 Ok(error) => {
                     let mut step = Step::error(id, error);

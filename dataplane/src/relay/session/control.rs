@@ -108,6 +108,9 @@ impl Session {
         let Some(live) = self.live_mut() else {
             return Step::none();
         };
+        if subscribe.channel.account() != &*live.account {
+            return Step::none();
+        }
         let full = live.subscriptions.len() >= env.relay.limits.channels_per_client;
         let Some(namespace) = env.relay.namespace_of(subscribe.channel.name()) else {
             return Step::none();

@@ -67,7 +67,7 @@ impl Session {
             .iter()
             .filter_map(|subscription| subscription.expires_at);
         let earliest = earliest.chain(live.expires_at).min()?;
-        Some(earliest * 1_000 + grace_ms(env))
+        Some(over_at_ms(earliest, env))
     }
 
     /// Ends what has been expired for longer than the grace time.
@@ -75,7 +75,7 @@ impl Session {
         let Some(live) = self.live_mut() else {
             return Step::none();
         };
-        let over = |at: Option<u64>| at.is_some_and(|at| at * 1_000 + grace_ms(env) <= env.now_ms);
+        let over = |at: Option<u64>| at.is_some_and(|at| over_at_ms(at, env) <= env.now_ms);
         if over(live.expires_at) {
             return Step::close(codes::DISCONNECT_EXPIRED);
         }
@@ -103,8 +103,11 @@ impl Session {
     }
 }
 
-fn grace_ms(env: &Env<'_>) -> u64 {
-    u64::try_from(env.relay.authentication.expiry_grace.as_millis()).unwrap_or(u64::MAX / 2)
+/// When the grace time of what expires at `at` (unix seconds) is over. Tokens may name any time.
+fn over_at_ms(at: u64, env: &Env<'_>) -> u64 {
+    let grace = env.relay.authentication.expiry_grace.as_millis();
+    at.saturating_mul(1_000)
+        .saturating_add(u64::try_from(grace).unwrap_or(u64::MAX))
 }
 
 impl Live {
