@@ -14,8 +14,9 @@ pub const WRITE_GATHER_BYTES: usize = 64 * 1024;
 pub const WRITE_FRAMES_MAX: usize = 256;
 /// Events that wait for a worker before publishers are made to wait: a round's worth of batching, and little memory.
 pub const MAILBOX_EVENTS_MAX: usize = 64;
-/// Payload bytes that wait for a worker before publishers are made to wait.
-pub const MAILBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Payload bytes that wait for a worker before publishers are made to wait: well below a client's queue limit, so that one
+/// round cannot overrun readers that keep up. Large messages gain nothing from being written together.
+pub const MAILBOX_BYTES_MAX: usize = 256 * 1024;
 /// Sockets written between two looks at other work of the worker: about half a millisecond.
 pub const FLUSHES_PER_TURN: usize = 64;
 /// Events held back for a member whose subscribe reply is being made; more means it has to recover.

@@ -69,7 +69,11 @@ impl Mailbox {
         if events > 0 {
             self.events.fetch_sub(events, Ordering::Relaxed);
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.room.notify_waiters();
+            // As many as there can be room for, first come first served: waking thousands for a few places would cost
+            // more than the round did.
+            for _ in 0..MAILBOX_EVENTS_MAX {
+                self.room.notify_one();
+            }
         }
     }
 
