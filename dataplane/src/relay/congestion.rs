@@ -1,8 +1,8 @@
 //! Publishers wait while most readers of a channel are behind.
 //!
-//! One slow reader is closed by the slow-consumer rule and holds up nobody. When more than half of a channel's
-//! readers are behind, the channel carries more than its readers can take: then its publishers wait, a bounded
-//! time, and the readers are spared.
+//! One slow reader is closed by the slow-consumer rule and holds up nobody. When more than half of a channel's readers are
+//! behind, the channel carries more than its readers can take: then its publishers wait and the readers are spared. Once a
+//! second one publisher passes all the same, so that readers who take nothing are found out by the slow-consumer rule.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,15 +10,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::channel::Channel;
-use super::limits::CONGESTION_WAIT_MAX;
+use super::limits::CONGESTION_PASS;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gate {
     /// Workers on which the channel is congested.
     workers: u64,
     cleared: Arc<Notify>,
+    /// When one publisher may pass although the gate is closed.
+    next_pass: Instant,
 }
 
 /// Congested channels; usually there are none, and looking costs one atomic read.
@@ -37,7 +40,12 @@ pub fn is_congested(members: usize, behind: usize) -> bool {
 impl Congestion {
     pub fn set(&self, worker: usize, channel: &Channel) {
         let mut gates = self.gates.lock();
-        gates.entry(channel.clone()).or_default().workers |= 1 << worker;
+        let gate = gates.entry(channel.clone()).or_insert_with(|| Gate {
+            workers: 0,
+            cleared: Arc::default(),
+            next_pass: Instant::now() + CONGESTION_PASS,
+        });
+        gate.workers |= 1 << worker;
         self.count.store(gates.len(), Ordering::Relaxed);
     }
 
@@ -54,25 +62,75 @@ impl Congestion {
         self.count.store(gates.len(), Ordering::Relaxed);
     }
 
-    pub fn channels(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+    pub fn is_closed(&self, channel: &Channel) -> bool {
+        self.count.load(Ordering::Relaxed) > 0 && self.gates.lock().contains_key(channel)
     }
 
+    /// Waits until the channel is not congested, or it is this publisher's turn to pass all the same.
     pub async fn wait(&self, channel: &Channel) {
+        while let Some(cleared) = self.closed_gate(channel, Instant::now()) {
+            let cleared = cleared.notified();
+            tokio::pin!(cleared);
+            // Registered before the look, so that a gate opening in between is not missed.
+            cleared.as_mut().enable();
+            if !self.is_closed(channel) {
+                return;
+            }
+            // Woken or not, the next look decides.
+            let _ = tokio::time::timeout(CONGESTION_PASS, cleared).await;
+        }
+    }
+
+    /// What to wait for; `None` when the caller may pass.
+    fn closed_gate(&self, channel: &Channel, now: Instant) -> Option<Arc<Notify>> {
         if self.count.load(Ordering::Relaxed) == 0 {
-            return;
+            return None;
         }
-        let cleared = match self.gates.lock().get(channel) {
-            Some(gate) => Arc::clone(&gate.cleared),
-            None => return,
-        };
-        let notified = cleared.notified();
-        tokio::pin!(notified);
-        notified.as_mut().enable();
-        if !self.gates.lock().contains_key(channel) {
-            return;
+        let mut gates = self.gates.lock();
+        let gate = gates.get_mut(channel)?;
+        if now >= gate.next_pass {
+            gate.next_pass = now + CONGESTION_PASS;
+            return None;
         }
-        // The time limit is the point: whoever waited it out may publish.
-        let _ = tokio::time::timeout(CONGESTION_WAIT_MAX, notified).await;
+        Some(Arc::clone(&gate.cleared))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_publisher_a_second_passes_a_closed_gate_and_all_pass_an_open_one() {
+        let congestion = Arc::new(Congestion::default());
+        let channel = Channel::new("a", "c");
+        congestion.set(0, &channel);
+        congestion.set(1, &channel);
+        let passed = Arc::new(AtomicUsize::new(0));
+        for _ in 0..100 {
+            let (congestion, channel, passed) = (
+                Arc::clone(&congestion),
+                channel.clone(),
+                Arc::clone(&passed),
+            );
+            tokio::spawn(async move {
+                congestion.wait(&channel).await;
+                passed.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        tokio::time::sleep(CONGESTION_PASS * 5 + CONGESTION_PASS / 2).await;
+        assert!(
+            (4..=6).contains(&passed.load(Ordering::Relaxed)),
+            "{passed:?}"
+        );
+        congestion.wait(&Channel::new("b", "c")).await;
+        congestion.clear(0, &channel);
+        assert!(
+            congestion.is_closed(&channel),
+            "the other worker's readers are still behind"
+        );
+        congestion.clear(1, &channel);
+        tokio::time::sleep(CONGESTION_PASS / 10).await;
+        assert_eq!(passed.load(Ordering::Relaxed), 100);
     }
 }

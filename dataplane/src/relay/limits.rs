@@ -23,8 +23,8 @@ pub const FLUSHES_PER_TURN: usize = 64;
 pub const HELD_EVENTS_MAX: usize = 1_024;
 /// Server-API and hub orders that wait for one connection; a connection that takes none is being closed anyway.
 pub const CONTROLS_MAX: usize = 512;
-/// A publisher waits at most this long for a congested channel: slow readers may delay it, not stop it.
-pub const CONGESTION_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often one publisher may pass the gate of a congested channel: slow readers delay publishers, they cannot stop them.
+pub const CONGESTION_PASS: Duration = Duration::from_secs(1);
 /// How often congested channels are looked at again.
 pub const CONGESTION_LOOK: Duration = Duration::from_millis(20);
 /// Under memory pressure a client may have no more than this waiting, whatever its own limit.

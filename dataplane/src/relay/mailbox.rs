@@ -69,17 +69,33 @@ impl Mailbox {
         if events > 0 {
             self.events.fetch_sub(events, Ordering::Relaxed);
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            // As many as there can be room for, first come first served: waking thousands for a few places would cost
-            // more than the round did.
-            for _ in 0..MAILBOX_EVENTS_MAX {
-                self.room.notify_one();
-            }
+            self.wake_publishers();
         }
     }
 
     pub fn has_room(&self) -> bool {
         self.events.load(Ordering::Relaxed) < MAILBOX_EVENTS_MAX
             && self.bytes.load(Ordering::Relaxed) < MAILBOX_BYTES_MAX
+    }
+
+    /// A publisher that was woken does not take its place after all.
+    pub fn pass_on(&self) {
+        self.room.notify_one();
+    }
+
+    /// Wakes publishers that could go on; a place that was given to one who did not take it is not lost for long.
+    pub fn offer_room(&self) {
+        if self.has_room() {
+            self.wake_publishers();
+        }
+    }
+
+    /// As many as there can be room for, first come first served: waking thousands for a few places would cost more than
+    /// the round did.
+    fn wake_publishers(&self) {
+        for _ in 0..MAILBOX_EVENTS_MAX {
+            self.room.notify_one();
+        }
     }
 
     pub async fn wait_for_room(&self) {

@@ -126,15 +126,28 @@ impl Router {
 
     /// Waits until every worker with members can take another event, and the channel's readers have caught up.
     pub async fn admit(&self, channel: &Channel) {
+        loop {
+            self.congestion.wait(channel).await;
+            let Some(full) = self.full_mailbox(channel) else {
+                return;
+            };
+            full.wait_for_room().await;
+            if self.congestion.is_closed(channel) {
+                full.pass_on();
+            }
+        }
+    }
+
+    fn full_mailbox(&self, channel: &Channel) -> Option<&Mailbox> {
         let mut workers = self.workers_of(channel);
         while workers != 0 {
             let worker = workers.trailing_zeros() as usize;
             workers &= workers - 1;
             if !self.mailboxes[worker].has_room() {
-                self.mailboxes[worker].wait_for_room().await;
+                return Some(&self.mailboxes[worker]);
             }
         }
-        self.congestion.wait(channel).await;
+        None
     }
 
     /// Channels of one account with members here, each with its number of members; `matches` sees the plain name.

@@ -88,7 +88,13 @@ impl Connection {
         } = ask;
         // Replies so far must not wait with us.
         self.flush(worker);
-        worker.router().admit(&channel).await;
+        if self
+            .unless_closing(worker.router().admit(&channel))
+            .await
+            .is_none()
+        {
+            return Step::default();
+        }
         let outcome: Result<Published, StoreError> = worker
             .broker()
             .publish(&channel, publication, options)

@@ -20,7 +20,7 @@ impl Connection {
                 self.apply(worker, effect).await;
             }
             let Some(ask) = step.ask.take() else { return };
-            step = self.answer(worker, ask).await;
+            step = self.writing(worker, self.answer(worker, ask)).await;
         }
     }
 

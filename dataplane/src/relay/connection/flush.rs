@@ -1,7 +1,8 @@
 //! Writing: from the outbox to the socket, as much as it takes.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -75,6 +76,31 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Waits for something of the client's own while its outbox goes on being written: who waits to publish goes on reading.
+    pub(super) async fn writing<F: Future>(&self, worker: &Worker, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            self.remember(cx);
+            if self.poll_flush(cx, worker).is_err() {
+                self.gone.set(true);
+            }
+            future.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Inside of `writing`: gives up when the connection is to be closed.
+    pub(super) async fn unless_closing<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if self.gone.get() || self.closing.borrow().is_some() {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 
     /// For the task: goes on writing once the socket is writable again.

@@ -102,6 +102,7 @@ impl Worker {
                 .pressure()
                 .record_loop_delay(self.index, due.elapsed());
             self.report_counts();
+            self.mailbox.offer_room();
             self.shared
                 .pressure()
                 .record_egress(self.index, self.frame_bytes.get() as u64);
