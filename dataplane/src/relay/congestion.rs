@@ -1,8 +1,8 @@
 //! Publishers wait while most readers of a channel are behind.
 //!
-//! One slow reader is closed by the slow-consumer rule and holds up nobody. When more than half of a channel's readers are
-//! behind, the channel carries more than its readers can take: then its publishers wait and the readers are spared. Once a
-//! second one publisher passes all the same, so that readers who take nothing are found out by the slow-consumer rule.
+//! One slow reader is closed by the slow-consumer rule and holds up nobody. When many of a channel's readers are behind and
+//! still read, the channel carries more than they can take: then its publishers wait and the readers are spared. Now and
+//! then one publisher passes all the same, so that readers who only seem to read are found out by the slow-consumer rule.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,10 +31,9 @@ pub struct Congestion {
     gates: Mutex<HashMap<Channel, Gate>>,
 }
 
-/// Whether a channel's publishers should wait: more than half of its members have over a quarter of their queue
-/// limit waiting.
+/// Whether a channel's publishers should wait: more than a third of its members, and not one alone, are behind.
 pub fn is_congested(members: usize, behind: usize) -> bool {
-    behind * 2 > members
+    behind >= 2 && behind * 3 > members
 }
 
 impl Congestion {
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_publisher_a_second_passes_a_closed_gate_and_all_pass_an_open_one() {
+    async fn one_publisher_at_a_time_passes_a_closed_gate_and_all_pass_an_open_one() {
         let congestion = Arc::new(Congestion::default());
         let channel = Channel::new("a", "c");
         congestion.set(0, &channel);

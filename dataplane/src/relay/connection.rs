@@ -31,8 +31,8 @@ use super::heartbeat::{Beat, Heartbeat};
 use super::http::Place;
 use super::hub::Dirty;
 use super::limits::{
-    CLOSE_HANDSHAKE, CONTROLS_MAX, PONG_BEHIND_BYTES_MIN, PONG_EXTENSIONS_MAX,
-    UNRESERVED_MESSAGE_BYTES,
+    CLOSE_HANDSHAKE, CONTROLS_MAX, HANDLING_LONG_MS, PONG_BEHIND_BYTES_MIN, PONG_EXTENSIONS_MAX,
+    STUCK_MS, UNRESERVED_MESSAGE_BYTES,
 };
 use super::outbox::{Frame, Outbox};
 use super::protocol::{Commands, Encoding, Request};
@@ -62,6 +62,8 @@ pub struct Connection {
     blocked: Cell<bool>,
     /// No reading until the worker has inbound memory.
     paused: Cell<bool>,
+    /// When the socket last took bytes, on the worker's clock.
+    wrote_at_ms: Cell<u64>,
     /// Bytes received since the last ping: a pong may have to wait behind many.
     heard_bytes: Cell<usize>,
     /// How often the time for the pong was extended.
@@ -137,6 +139,7 @@ impl Connection {
             dirty: Cell::new(false),
             blocked: Cell::new(false),
             paused: Cell::new(false),
+            wrote_at_ms: Cell::new(worker.clock_ms()),
             heard_bytes: Cell::new(0),
             extensions: Cell::new(0),
             gone: Cell::new(false),
@@ -162,6 +165,12 @@ impl Connection {
 
     pub fn waiting_bytes(&self) -> usize {
         self.outbox.borrow().waiting_bytes()
+    }
+
+    /// Has much waiting, and still takes some of it.
+    pub fn is_behind(&self, queue_bytes_max: usize, now_ms: u64) -> bool {
+        self.waiting_bytes() > queue_bytes_max / 4
+            && now_ms.saturating_sub(self.wrote_at_ms.get()) < STUCK_MS
     }
 
     /// Queues a frame for the worker's next flush. Over the limit the client is closed as slow.
@@ -229,7 +238,15 @@ impl Connection {
         tokio::pin!(sleep);
         loop {
             match poll_fn(|cx| self.poll_wake(cx, worker, sleep.as_mut(), &mut inbox)).await {
-                Wake::Inbound => Box::pin(self.handle(worker, &mut inbox)).await,
+                Wake::Inbound => {
+                    let began_ms = worker.clock_ms();
+                    Box::pin(self.handle(worker, &mut inbox)).await;
+                    if worker.clock_ms() - began_ms >= HANDLING_LONG_MS {
+                        let mut heartbeat = self.heartbeat.get();
+                        heartbeat.extend(worker.clock_ms(), worker.heartbeat());
+                        self.heartbeat.set(heartbeat);
+                    }
+                }
                 Wake::Control(ordered) => Box::pin(self.obey(worker, ordered)).await,
                 Wake::Timer => Box::pin(self.tick(worker)).await,
                 Wake::Close => return,

@@ -80,6 +80,8 @@ pub struct Hub {
     rooms: HashMap<Channel, Room, RandomState>,
     next_id: i64,
     frame_bytes: FrameBytes,
+    /// The worker's clock, as of its last look.
+    now_ms: u64,
 }
 
 impl Hub {
@@ -88,7 +90,13 @@ impl Hub {
             rooms: HashMap::default(),
             next_id: 1,
             frame_bytes,
+            now_ms: 0,
         }
+    }
+
+    /// Tells the hub what time it is.
+    pub fn set_clock(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
     }
 
     /// Adds a member whose events are held back until `release`. Also gives the channel's compact id.
@@ -210,7 +218,12 @@ impl Hub {
                 held.add(event);
                 continue;
             }
-            behind += usize::from(member.wants.connection.waiting_bytes() > queue_bytes_max / 4);
+            behind += usize::from(
+                member
+                    .wants
+                    .connection
+                    .is_behind(queue_bytes_max, self.now_ms),
+            );
             let sent = member.deliver(
                 channel,
                 event,
@@ -234,8 +247,12 @@ impl Hub {
         let Some(room) = self.rooms.get(channel) else {
             return false;
         };
-        let is_behind =
-            |member: &Member| member.wants.connection.waiting_bytes() > queue_bytes_max / 4;
+        let is_behind = |member: &Member| {
+            member
+                .wants
+                .connection
+                .is_behind(queue_bytes_max, self.now_ms)
+        };
         let behind = room
             .members
             .iter()

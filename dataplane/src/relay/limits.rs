@@ -24,7 +24,11 @@ pub const HELD_EVENTS_MAX: usize = 1_024;
 /// Server-API and hub orders that wait for one connection; a connection that takes none is being closed anyway.
 pub const CONTROLS_MAX: usize = 512;
 /// How often one publisher may pass the gate of a congested channel: slow readers delay publishers, they cannot stop them.
-pub const CONGESTION_PASS: Duration = Duration::from_secs(1);
+pub const CONGESTION_PASS: Duration = Duration::from_secs(5);
+/// A reader that took nothing for so long is no reason for publishers to wait.
+pub const STUCK_MS: u64 = 3_000;
+/// A pong is not overdue while the connection itself did not look for it: handling that took longer gives the time back.
+pub const HANDLING_LONG_MS: u64 = 1_000;
 /// How often congested channels are looked at again.
 pub const CONGESTION_LOOK: Duration = Duration::from_millis(20);
 /// Under memory pressure a client may have no more than this waiting, whatever its own limit.

@@ -76,6 +76,8 @@ pub struct Worker {
     write_buffer: RefCell<Vec<u8>>,
     pings: [Frame; 2],
     epoch: Instant,
+    /// `clock_ms` as of the last round or probe: good enough for what is compared with seconds.
+    coarse_ms: Cell<u64>,
     /// Counted here and added to the metrics by `probe`: a shared counter per write would cost as much as the copy.
     counts: Counts,
 }
@@ -111,6 +113,7 @@ impl Worker {
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
             write_buffer: RefCell::new(Vec::with_capacity(WRITE_GATHER_BYTES)),
             epoch: Instant::now(),
+            coarse_ms: Cell::new(0),
             counts: Counts::default(),
         })
     }
@@ -190,6 +193,15 @@ impl Worker {
     /// Milliseconds of this worker's monotonic clock.
     pub fn clock_ms(&self) -> u64 {
         self.epoch.elapsed().as_millis() as u64
+    }
+
+    pub fn coarse_ms(&self) -> u64 {
+        self.coarse_ms.get()
+    }
+
+    fn look_at_clock(&self) {
+        self.coarse_ms.set(self.clock_ms());
+        self.hub.borrow_mut().set_clock(self.coarse_ms.get());
     }
 
     pub fn instant(&self, clock_ms: u64) -> Instant {

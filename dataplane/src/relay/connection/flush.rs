@@ -64,6 +64,7 @@ impl Connection {
             match write_some(&outbox, tcp, &mut worker.write_buffer()) {
                 Ok(written) => {
                     worker.count_sent(written);
+                    self.wrote_at_ms.set(worker.coarse_ms());
                     outbox.advance(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -129,6 +130,7 @@ impl Connection {
                         Poll::Ready(written) => {
                             let written = written?;
                             worker.count_sent(written);
+                            self.wrote_at_ms.set(worker.coarse_ms());
                             outbox.advance(written);
                             wrote = true;
                         }

@@ -22,6 +22,7 @@ impl Worker {
     pub async fn deliver(self: Rc<Self>) {
         loop {
             let items = self.mailbox.take().await;
+            self.look_at_clock();
             for round in items.chunks(MAILBOX_EVENTS_MAX) {
                 for item in round {
                     match item {
@@ -101,6 +102,7 @@ impl Worker {
             self.shared
                 .pressure()
                 .record_loop_delay(self.index, due.elapsed());
+            self.look_at_clock();
             self.report_counts();
             self.mailbox.offer_room();
             self.shared
