@@ -26,7 +26,7 @@ pub const CONTROLS_MAX: usize = 512;
 /// How often one publisher may pass the gate of a congested channel: slow readers delay publishers, they cannot stop them.
 pub const CONGESTION_PASS: Duration = Duration::from_secs(5);
 /// A reader that took nothing for so long is no reason for publishers to wait.
-pub const STUCK_MS: u64 = 3_000;
+pub const STUCK_MS: u64 = 10_000;
 /// A pong is not overdue while the connection itself did not look for it: handling that took longer gives the time back.
 pub const HANDLING_LONG_MS: u64 = 1_000;
 /// How often congested channels are looked at again.
