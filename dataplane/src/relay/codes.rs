@@ -22,7 +22,6 @@ pub const ERROR_LIMIT_EXCEEDED: ErrorReply = error(106, "limit exceeded", false)
 pub const ERROR_BAD_REQUEST: ErrorReply = error(107, "bad request", false);
 pub const ERROR_NOT_AVAILABLE: ErrorReply = error(108, "not available", false);
 pub const ERROR_TOKEN_EXPIRED: ErrorReply = error(109, "token expired", false);
-pub const ERROR_EXPIRED: ErrorReply = error(110, "expired", false);
 pub const ERROR_TOO_MANY_REQUESTS: ErrorReply = error(111, "too many requests", true);
 pub const ERROR_UNRECOVERABLE_POSITION: ErrorReply = error(112, "unrecoverable position", false);
 
@@ -41,12 +40,10 @@ const fn disconnect(code: u16, reason: &'static str) -> Disconnect {
 }
 
 pub const DISCONNECT_SHUTDOWN: Disconnect = disconnect(3001, "shutdown");
-pub const DISCONNECT_SERVER_ERROR: Disconnect = disconnect(3004, "internal server error");
 pub const DISCONNECT_EXPIRED: Disconnect = disconnect(3005, "connection expired");
 pub const DISCONNECT_SUB_EXPIRED: Disconnect = disconnect(3006, "subscription expired");
 pub const DISCONNECT_SLOW: Disconnect = disconnect(3008, "slow");
 pub const DISCONNECT_INSUFFICIENT_STATE: Disconnect = disconnect(3010, "insufficient state");
-pub const DISCONNECT_FORCE_RECONNECT: Disconnect = disconnect(3011, "force reconnect");
 pub const DISCONNECT_NO_PONG: Disconnect = disconnect(3012, "no pong");
 pub const DISCONNECT_TOO_MANY_REQUESTS: Disconnect = disconnect(3013, "too many requests");
 pub const DISCONNECT_INVALID_TOKEN: Disconnect = disconnect(3500, "invalid token");

@@ -5,10 +5,12 @@
 //! socket directly (`flush`); the task is woken only to read, for timers, for a full socket, or to close.
 
 mod ask;
+mod close;
 mod effects;
 mod flush;
 #[cfg(test)]
 pub(super) mod tests;
+mod timers;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
@@ -27,13 +29,10 @@ pub(super) use self::effects::message_kind;
 use super::account::Seat;
 use super::codes::{self, Disconnect};
 use super::frame::{self, Inbound, Kind, Reader};
-use super::heartbeat::{Beat, Heartbeat};
+use super::heartbeat::Heartbeat;
 use super::http::Place;
 use super::hub::Dirty;
-use super::limits::{
-    CLOSE_HANDSHAKE, CONTROLS_MAX, HANDLING_LONG_MS, PONG_BEHIND_BYTES_MIN, PONG_EXTENSIONS_MAX,
-    STUCK_MS, UNRESERVED_MESSAGE_BYTES,
-};
+use super::limits::{CONTROLS_MAX, HANDLING_LONG_MS, STUCK_MS, UNRESERVED_MESSAGE_BYTES};
 use super::outbox::{Frame, Outbox};
 use super::protocol::{Commands, Encoding, Request};
 use super::session::{Control, Session};
@@ -400,130 +399,12 @@ impl Connection {
         }
     }
 
-    fn pong(&self) {
-        let mut heartbeat = self.heartbeat.get();
-        match heartbeat.pong() {
-            Ok(()) => self.heartbeat.set(heartbeat),
-            Err(disconnect) => self.request_close(disconnect),
-        }
-    }
-
     async fn obey(self: &Rc<Self>, worker: &Rc<Worker>, ordered: Ordered) {
         let Ordered { control, done } = ordered;
         let step = worker.with_env(self, |env| self.session.borrow_mut().control(control, env));
         self.carry_out(worker, step).await;
         self.flush(worker);
         drop(done);
-    }
-
-    async fn tick(self: &Rc<Self>, worker: &Rc<Worker>) {
-        let settings = worker.heartbeat();
-        let mut heartbeat = self.heartbeat.get();
-        match heartbeat.beat(worker.clock_ms(), settings) {
-            Beat::Nothing => {}
-            Beat::Ping => {
-                self.heard_bytes.set(0);
-                self.extensions.set(0);
-                self.send_frame(worker, worker.ping_frame(self.encoding));
-            }
-            Beat::Close(disconnect) => {
-                if disconnect == codes::DISCONNECT_NO_PONG && self.may_be_late() {
-                    heartbeat.extend(worker.clock_ms(), settings);
-                } else {
-                    self.request_close(disconnect);
-                }
-            }
-        }
-        self.heartbeat.set(heartbeat);
-        let step = worker.with_env(self, |env| {
-            let mut session = self.session.borrow_mut();
-            match session.expiry_due_ms(env) {
-                Some(due_ms) if due_ms <= env.now_ms => session.expire(env),
-                _ => super::session::Step::default(),
-            }
-        });
-        self.carry_out(worker, step).await;
-        self.flush(worker);
-    }
-
-    /// Whether the pong may be stuck behind a message that takes its time, for our sake or for its size.
-    fn may_be_late(&self) -> bool {
-        if self.paused.get() {
-            return true;
-        }
-        let bulk = self.heard_bytes.replace(0) >= PONG_BEHIND_BYTES_MIN;
-        self.extensions.set(self.extensions.get().saturating_add(1));
-        bulk && self.extensions.get() <= PONG_EXTENSIONS_MAX
-    }
-
-    /// On the worker's clock.
-    fn due_ms(&self, worker: &Worker) -> u64 {
-        let beat_ms = self.heartbeat.get().due_ms();
-        let expiry = worker.with_env(self, |env| {
-            self.session
-                .borrow()
-                .expiry_due_ms(env)
-                .map(|due_ms| due_ms.saturating_sub(env.now_ms))
-        });
-        // Rounded up, so that the timer never fires just before its time.
-        expiry.map_or(beat_ms, |in_ms| {
-            beat_ms.min(worker.clock_ms().saturating_add(in_ms).saturating_add(1))
-        })
-    }
-
-    /// Leaves everything, tells the peer why, and waits a short time for it to agree.
-    async fn finish(self: &Rc<Self>, worker: &Rc<Worker>, disconnect: &Disconnect) {
-        worker.release_ingress(self.reserved_bytes.take());
-        worker.forget_user(self);
-        let subscriptions = self.session.borrow_mut().end();
-        for subscription in subscriptions {
-            self.leave(worker, &subscription).await;
-        }
-        self.seat.take();
-        if self.gone.get() {
-            return;
-        }
-        let mut bytes = Vec::new();
-        frame::write_close(disconnect, &mut bytes);
-        {
-            let mut outbox = self.outbox.borrow_mut();
-            if *disconnect == codes::DISCONNECT_SLOW {
-                outbox.discard_unwritten();
-            }
-            outbox.push_unchecked(Frame::new(bytes, worker.frame_bytes()));
-        }
-        self.flush(worker);
-        let handshake = poll_fn(|cx| self.poll_closed(cx, worker));
-        // A peer that does not answer is dropped; there is nothing more to say to it.
-        let _ = tokio::time::timeout(CLOSE_HANDSHAKE, handshake).await;
-    }
-
-    /// Ready when the close frame is written and the peer has answered it, or is gone.
-    fn poll_closed(&self, cx: &mut Context<'_>, worker: &Worker) -> Poll<()> {
-        self.remember(cx);
-        if self.poll_flush(cx, worker).is_err() || self.gone.get() {
-            return Poll::Ready(());
-        }
-        let mut answered = false;
-        loop {
-            let mut buffer = worker.read_buffer();
-            match self.socket.poll_read(cx, &mut buffer[..]) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(read)) => {
-                    let message_bytes_max = worker.message_bytes_max();
-                    let mut note = |inbound| answered |= matches!(inbound, Inbound::Close(_));
-                    let outcome = self.reader.borrow_mut().read(
-                        &buffer[..read],
-                        message_bytes_max,
-                        &mut note,
-                    );
-                    if answered || outcome.is_err() {
-                        return Poll::Ready(());
-                    }
-                }
-            }
-        }
     }
 }
 

@@ -37,7 +37,6 @@ pub enum Kind {
     Text,
     Binary,
     Close,
-    Ping,
     Pong,
 }
 
@@ -47,7 +46,6 @@ pub fn write(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
         Kind::Text => OP_TEXT,
         Kind::Binary => OP_BINARY,
         Kind::Close => OP_CLOSE,
-        Kind::Ping => OP_PING,
         Kind::Pong => OP_PONG,
     };
     out.reserve(SERVER_HEADER_BYTES_MAX + payload.len());
