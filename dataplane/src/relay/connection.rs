@@ -19,11 +19,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 pub(super) use self::effects::message_kind;
 use super::account::Seat;
@@ -233,7 +232,7 @@ impl Connection {
         self.take_in(worker, &early, &mut inbox);
         drop(early);
         let mut deadline_ms = self.due_ms(worker);
-        let sleep = tokio::time::sleep_until(worker.instant(deadline_ms));
+        let sleep = tokio::time::sleep_until(worker.timer_at(deadline_ms));
         tokio::pin!(sleep);
         loop {
             match poll_fn(|cx| self.poll_wake(cx, worker, sleep.as_mut(), &mut inbox)).await {
@@ -253,7 +252,7 @@ impl Connection {
             let due_ms = self.due_ms(worker);
             if due_ms != deadline_ms {
                 deadline_ms = due_ms;
-                sleep.as_mut().reset(worker.instant(due_ms));
+                sleep.as_mut().reset(worker.timer_at(due_ms));
             }
         }
     }
@@ -406,9 +405,4 @@ impl Connection {
         self.flush(worker);
         drop(done);
     }
-}
-
-/// From the worker's clock to tokio's.
-pub(super) fn instant(epoch: Instant, clock_ms: u64) -> Instant {
-    epoch + Duration::from_millis(clock_ms)
 }

@@ -56,3 +56,5 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 pub const API_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// File descriptors kept for listeners, admin and stores when the connection limit is derived from the process limit.
 pub const RESERVED_DESCRIPTORS: usize = 256;
+/// Connections' timers fire at multiples of this: nothing of theirs is more precise than seconds.
+pub const TIMER_GRAIN_MS: u64 = 32;

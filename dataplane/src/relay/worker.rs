@@ -12,7 +12,7 @@ mod orders;
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -28,7 +28,9 @@ use super::channel::Channel;
 use super::connection::{self, Connection};
 use super::frame::{self, Kind};
 use super::hub::{Dirty, Hub, Membership};
-use super::limits::{QUEUE_BYTES_UNDER_PRESSURE, READ_BUFFER_BYTES, WRITE_GATHER_BYTES};
+use super::limits::{
+    QUEUE_BYTES_UNDER_PRESSURE, READ_BUFFER_BYTES, TIMER_GRAIN_MS, WRITE_GATHER_BYTES,
+};
 use super::mailbox::Mailbox;
 use super::metrics::Metrics;
 use super::outbox::{Frame, FrameBytes};
@@ -204,8 +206,9 @@ impl Worker {
         self.hub.borrow_mut().set_clock(self.coarse_ms.get());
     }
 
-    pub fn instant(&self, clock_ms: u64) -> Instant {
-        connection::instant(self.epoch, clock_ms)
+    /// For timers: up to a grain later, so that the timers of many connections fire together and wake the thread once.
+    pub fn timer_at(&self, clock_ms: u64) -> Instant {
+        self.epoch + Duration::from_millis((clock_ms / TIMER_GRAIN_MS + 1) * TIMER_GRAIN_MS)
     }
 
     pub fn unix_seconds(&self) -> u64 {
