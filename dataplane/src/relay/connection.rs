@@ -64,6 +64,8 @@ pub struct Connection {
     wrote_at_ms: Cell<u64>,
     /// Bytes received since the last ping: a pong may have to wait behind many.
     heard_bytes: Cell<usize>,
+    /// Bytes the socket took since the last ping: the ping may have to wait behind them.
+    sent_bytes: Cell<usize>,
     /// How often the time for the pong was extended.
     extensions: Cell<u8>,
     /// The socket is dead or the peer has closed: nothing can be written.
@@ -139,6 +141,7 @@ impl Connection {
             paused: Cell::new(false),
             wrote_at_ms: Cell::new(worker.clock_ms()),
             heard_bytes: Cell::new(0),
+            sent_bytes: Cell::new(0),
             extensions: Cell::new(0),
             gone: Cell::new(false),
         }

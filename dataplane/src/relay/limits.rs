@@ -41,6 +41,8 @@ pub const INGRESS_MEMORY_DIVISOR: u64 = 8;
 pub const UNRESERVED_MESSAGE_BYTES: usize = 4 * 1024;
 /// A client that sent less since the ping has no backlog that its pong could wait behind.
 pub const PONG_BEHIND_BYTES_MIN: usize = 16 * 1024;
+/// A client that took less since the ping has no backlog that the ping could wait behind.
+pub const PING_BEHIND_BYTES_MIN: usize = 64 * 1024;
 /// How often a client with a backlog gets the pong time once more: a minute of bulk sending, or of trickling.
 pub const PONG_EXTENSIONS_MAX: u8 = 6;
 /// How long a server API request's body may take to arrive.

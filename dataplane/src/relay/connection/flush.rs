@@ -63,8 +63,7 @@ impl Connection {
         while !outbox.is_empty() {
             match write_some(&outbox, tcp, &mut worker.write_buffer()) {
                 Ok(written) => {
-                    worker.count_sent(written);
-                    self.wrote_at_ms.set(worker.coarse_ms());
+                    self.note_written(worker, written);
                     outbox.advance(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -77,6 +76,13 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    fn note_written(&self, worker: &Worker, bytes: usize) {
+        worker.count_sent(bytes);
+        self.wrote_at_ms.set(worker.coarse_ms());
+        self.sent_bytes
+            .set(self.sent_bytes.get().saturating_add(bytes));
     }
 
     /// Waits for something of the client's own while its outbox goes on being written: who waits to publish goes on reading.
@@ -129,8 +135,7 @@ impl Connection {
                         Poll::Pending => return Ok(()),
                         Poll::Ready(written) => {
                             let written = written?;
-                            worker.count_sent(written);
-                            self.wrote_at_ms.set(worker.coarse_ms());
+                            self.note_written(worker, written);
                             outbox.advance(written);
                             wrote = true;
                         }

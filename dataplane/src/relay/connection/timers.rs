@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::Connection;
 use crate::relay::codes;
 use crate::relay::heartbeat::Beat;
-use crate::relay::limits::{PONG_BEHIND_BYTES_MIN, PONG_EXTENSIONS_MAX};
+use crate::relay::limits::{PING_BEHIND_BYTES_MIN, PONG_BEHIND_BYTES_MIN, PONG_EXTENSIONS_MAX};
 use crate::relay::session::Step;
 use crate::relay::worker::Worker;
 
@@ -25,6 +25,7 @@ impl Connection {
             Beat::Nothing => {}
             Beat::Ping => {
                 self.heard_bytes.set(0);
+                self.sent_bytes.set(0);
                 self.extensions.set(0);
                 self.send_frame(worker, worker.ping_frame(self.encoding));
             }
@@ -48,12 +49,15 @@ impl Connection {
         self.flush(worker);
     }
 
-    /// Whether the pong may be stuck behind a message that takes its time, for our sake or for its size.
+    /// Whether ping or pong may be stuck behind messages that take their time: a client that goes on taking or sending much
+    /// is alive.
     fn may_be_late(&self) -> bool {
         if self.paused.get() {
             return true;
         }
-        let bulk = self.heard_bytes.replace(0) >= PONG_BEHIND_BYTES_MIN;
+        let heard_bytes = self.heard_bytes.replace(0);
+        let sent_bytes = self.sent_bytes.replace(0);
+        let bulk = heard_bytes >= PONG_BEHIND_BYTES_MIN || sent_bytes >= PING_BEHIND_BYTES_MIN;
         self.extensions.set(self.extensions.get().saturating_add(1));
         bulk && self.extensions.get() <= PONG_EXTENSIONS_MAX
     }
