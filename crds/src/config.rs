@@ -3,10 +3,17 @@
 //! Every value here is valid: bounds are checked, references are followed, defaults are filled in. Optional
 //! limits are `None` when the user set none.
 
+mod ingest;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::ingest::{
+    Accept, Application, Delivery, Dialect, Durability, Generic, Health, Ingest, Ordering,
+    RequestPart, RetentionBudget, UnknownKeys, Upstream,
+};
 
 /// Everything one data plane needs to serve one gateway.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +22,8 @@ pub struct GatewayConfig {
     pub namespace: String,
     pub listeners: Vec<Listener>,
     pub relay: Relay,
+    /// `None`: the gateway takes no HTTP requests for delivery.
+    pub ingest: Option<Arc<Ingest>>,
     pub drain: Drain,
 }
 

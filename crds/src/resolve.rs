@@ -118,6 +118,7 @@ fn resolve_one(
         namespace: gateway.namespace.clone(),
         listeners: listeners(&spec.listeners, &mut context),
         relay: relay(&spec.relay, &mut context),
+        ingest: None,
         drain: config::Drain {
             timeout: duration::parse_or_zero(&spec.data_plane.drain.timeout),
         },

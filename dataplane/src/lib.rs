@@ -10,6 +10,7 @@ pub mod auth;
 pub mod check;
 pub mod config;
 pub mod drain;
+pub mod ingest;
 pub mod limits;
 pub mod listener;
 pub mod pressure;

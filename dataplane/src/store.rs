@@ -13,6 +13,7 @@ use thiserror::Error;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
+pub mod queue;
 
 use crate::relay::channel::Channel;
 use crate::relay::protocol::{ClientInfo, Payload, Position, Publication, Tags};

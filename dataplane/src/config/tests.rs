@@ -63,6 +63,7 @@ pub(crate) fn sample() -> GatewayConfig {
             },
             server_api_key: Some(Secret::new(*b"top-secret-key")),
         },
+        ingest: None,
         drain: Drain {
             timeout: Duration::from_secs(30),
         },

@@ -80,6 +80,7 @@ pub(super) fn config(key: Option<&str>) -> GatewayConfig {
             },
             server_api_key: key.map(|key| Secret::new(key.as_bytes())),
         },
+        ingest: None,
         drain: DrainConfig {
             timeout: Duration::from_secs(30),
         },

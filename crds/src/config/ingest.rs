@@ -1,0 +1,147 @@
+//! What a gateway does with HTTP requests: accept, queue, deliver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Secret;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ingest {
+    pub accept: Accept,
+    pub durability: Durability,
+    pub retention: RetentionBudget,
+    /// Deliveries to all upstreams together, per minute.
+    pub requests_per_minute: Option<u32>,
+    pub delivery: Delivery,
+    /// At least one.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// No two have a key in common, nor the same name.
+    pub applications: Vec<Arc<Application>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accept {
+    pub dialect: Dialect,
+    /// Starts with `/` and does not end with one; empty: none. Countly: removed before paths are looked at, and
+    /// delivered all the same. Generic: only paths below it are taken.
+    pub path_prefix: String,
+    /// Largest request body.
+    pub body_bytes: usize,
+    /// Requests whose body or answer is under way, per data plane.
+    pub concurrent_requests: usize,
+    /// What every request must carry, beyond what its dialect needs.
+    pub required_fields: Vec<RequestPart>,
+    /// Check the checksum of requests whose application has a salt (Countly).
+    pub tamper_check: bool,
+    pub unknown_keys: UnknownKeys,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Dialect {
+    Countly,
+    Generic(Generic),
+}
+
+/// Where a generic request says what routing needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generic {
+    /// Names the application; `None`: every request belongs to an unknown application.
+    pub application_key: Option<RequestPart>,
+    /// Requests with the same value are delivered in order; `None`, or absent in a request: no order.
+    pub ordering_key: Option<RequestPart>,
+}
+
+/// A part of a request by which it is routed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestPart {
+    /// Lower case.
+    Header(String),
+    /// A parameter; for Countly also one of the body.
+    Parameter(String),
+}
+
+/// What becomes of requests whose key belongs to no application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownKeys {
+    /// Answered with an error.
+    Reject,
+    /// Answered with success and dropped, for clients that would repeat a refused request for ever.
+    AcceptAndDiscard,
+    /// Queued like others, in one lane that all unknown keys share.
+    Accept,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Survives the process, not the machine.
+    Memory,
+    /// Survives the machine: one fsync for all that arrived within about 2 ms.
+    Group,
+}
+
+/// How long requests stay, delivered or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetentionBudget {
+    pub time: Duration,
+    /// Of the whole queue. Delivered requests make room first; when waiting ones alone fill it, new ones are refused.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// Failures of its own (not of the upstream as a whole) after which a request is parked.
+    pub attempts: u32,
+    pub backoff_initial: Duration,
+    pub backoff_max: Duration,
+    /// The longest one attempt may take.
+    pub timeout: Duration,
+    pub ordering: Ordering,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordering {
+    PerKey,
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    pub name: String,
+    /// `http://` or `https://`, host, port, and a path prefix without trailing `/`.
+    pub url: String,
+    /// Share of the load among upstreams of the same priority.
+    pub weight: u32,
+    /// Lower first; others only when those cannot take more.
+    pub priority: u32,
+    /// Bounds of requests in flight, per data plane.
+    pub concurrency_min: u32,
+    pub concurrency_max: u32,
+    pub health: Option<Health>,
+}
+
+/// An upstream that fails its checks gets no requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub path: String,
+    pub interval: Duration,
+}
+
+/// A tenant of ingest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Application {
+    /// Name of the object; never empty.
+    pub name: String,
+    pub keys: Vec<Secret>,
+    pub salt: Option<Secret>,
+    pub requests_per_minute: Option<u32>,
+    /// Share of delivery when there is not enough for all, at least 1.
+    pub weight: u32,
+    /// Instead of the gateway's.
+    pub delivery: Option<Delivery>,
+    /// Instead of the gateway's; empty: the gateway's.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Instead of the gateway's time.
+    pub retention: Option<Duration>,
+    /// Requests are accepted and wait.
+    pub paused: bool,
+}

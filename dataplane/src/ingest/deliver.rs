@@ -1,0 +1,1 @@
+//! Sends what waits to the upstreams, fairly and at the rate they can take.

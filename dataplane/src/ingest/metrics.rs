@@ -1,0 +1,1 @@
+//! Counters, gauges and histograms of ingest, by names that stay.

@@ -1,0 +1,1 @@
+//! What an answer of the upstream means for the request that got it.
