@@ -6,8 +6,15 @@ use std::time::Duration;
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the peer may take to answer our close frame before the socket is dropped.
 pub const CLOSE_HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long in all, for a peer that still sends or takes bytes meanwhile.
+pub const CLOSE_HANDSHAKE_BUSY: Duration = Duration::from_secs(30);
 /// One read takes at most this much; shared by all connections of a worker.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes the kernel holds for a client beyond what is on the wire: two writes. The rest waits in the outbox, where a message is
+/// shared by all its readers.
+pub const KERNEL_UNSENT_BYTES: u32 = 128 * 1024;
+/// The kernel's buffer for what a client sends: one read.
+pub const KERNEL_RECEIVE_BYTES: usize = 64 * 1024;
 /// Frames are copied together into one write up to this size: above it copying costs more than a system call saves.
 pub const WRITE_GATHER_BYTES: usize = 64 * 1024;
 /// Frames in one write; the kernel takes 1,024, but by then the gather limit has been reached.
@@ -25,6 +32,9 @@ pub const HELD_EVENTS_MAX: usize = 1_024;
 pub const CONTROLS_MAX: usize = 512;
 /// How often one publisher may pass the gate of a congested channel: slow readers delay publishers, they cannot stop them.
 pub const CONGESTION_PASS: Duration = Duration::from_secs(5);
+/// A publisher waits so long for its readers, then it gets a temporary error: its connection is read on, so that its pongs come
+/// through, and SDKs give a command 5 s.
+pub const PUBLISH_WAIT: Duration = Duration::from_secs(3);
 /// A reader that took nothing for so long is no reason for publishers to wait.
 pub const STUCK_MS: u64 = 10_000;
 /// A pong is not overdue while the connection itself did not look for it: handling that took longer gives the time back.
@@ -33,10 +43,8 @@ pub const HANDLING_LONG_MS: u64 = 1_000;
 pub const CONGESTION_LOOK: Duration = Duration::from_millis(20);
 /// Under memory pressure a client may have no more than this waiting, whatever its own limit.
 pub const QUEUE_BYTES_UNDER_PRESSURE: usize = 64 * 1024;
-/// Share of the memory limit for frames on their way out.
-pub const EGRESS_MEMORY_DIVISOR: u64 = 4;
 /// Share of the memory limit for messages on their way in.
-pub const INGRESS_MEMORY_DIVISOR: u64 = 8;
+pub const INGRESS_MEMORY_PERCENT: u64 = 12;
 /// A message below this size needs no reservation of inbound memory.
 pub const UNRESERVED_MESSAGE_BYTES: usize = 4 * 1024;
 /// A client that sent less since the ping has no backlog that its pong could wait behind.

@@ -9,13 +9,14 @@ use sluice_crds::config::GatewayConfig;
 use tokio::sync::watch;
 
 use super::account::Accounts;
-use super::limits::{EGRESS_MEMORY_DIVISOR, INGRESS_MEMORY_DIVISOR, RESERVED_DESCRIPTORS};
+use super::limits::{INGRESS_MEMORY_PERCENT, RESERVED_DESCRIPTORS};
 use super::metrics::{Metrics, Refused};
 use super::rate::Bucket;
 use super::router::Router;
 use super::worker::unix_ms;
 use crate::auth::Authenticator;
 use crate::drain::Drain;
+use crate::limits::EGRESS_MEMORY_PERCENT;
 use crate::pressure::{Level, Pressure};
 use crate::store::{Broker, Holder, Presence};
 
@@ -155,8 +156,8 @@ impl Shared {
     pub fn worker_memory_bytes(&self) -> (usize, usize) {
         let limit = self.parts.pressure.memory_limit_bytes()
             / self.parts.router.mailboxes().len().max(1) as u64;
-        let part = |divisor: u64| usize::try_from(limit / divisor).unwrap_or(usize::MAX);
-        (part(INGRESS_MEMORY_DIVISOR), part(EGRESS_MEMORY_DIVISOR))
+        let part = |percent: u64| usize::try_from(limit / 100 * percent).unwrap_or(usize::MAX);
+        (part(INGRESS_MEMORY_PERCENT), part(EGRESS_MEMORY_PERCENT))
     }
 
     /// Before the upgrade: whether one more connection may come in.
