@@ -100,12 +100,29 @@ pub struct Jwks {
     pub refresh: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum JwksSource {
     /// `http://`, `https://` or `file://`.
     Url(String),
     /// The key set itself, from a Secret or ConfigMap.
     Document(Secret),
+}
+
+/// Without the user and password that a URL may carry.
+impl fmt::Debug for JwksSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => match url.split_once("://") {
+                Some((scheme, rest)) => {
+                    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+                    let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
+                    write!(f, "Url({scheme}://{})", &rest[host..])
+                }
+                None => f.write_str("Url"),
+            },
+            Self::Document(document) => f.debug_tuple("Document").field(document).finish(),
+        }
+    }
 }
 
 /// Who may use an operation on a channel.
@@ -202,5 +219,24 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let url = |text: &str| format!("{:?}", JwksSource::Url(text.to_owned()));
+        assert_eq!(
+            url("https://a:p@ss@keys.example/j@wks?x=1"),
+            "Url(https://keys.example/j@wks?x=1)"
+        );
+        assert_eq!(url("file:///etc/a@b"), "Url(file:///etc/a@b)");
+        assert_eq!(
+            format!("{:?}", Secret::new(&b"pass"[..])),
+            "Secret(4 bytes)"
+        );
     }
 }

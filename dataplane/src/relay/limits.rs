@@ -10,9 +10,9 @@ pub const CLOSE_HANDSHAKE: Duration = Duration::from_secs(5);
 pub const CLOSE_HANDSHAKE_BUSY: Duration = Duration::from_secs(30);
 /// One read takes at most this much; shared by all connections of a worker.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
-/// Bytes the kernel holds for a client beyond what is on the wire: two writes. The rest waits in the outbox, where a message is
+/// Bytes the kernel holds for a client beyond what is on the wire: one write. The rest waits in the outbox, where a message is
 /// shared by all its readers.
-pub const KERNEL_UNSENT_BYTES: u32 = 128 * 1024;
+pub const KERNEL_UNSENT_BYTES: u32 = 64 * 1024;
 /// The kernel's buffer for what a client sends: one read.
 pub const KERNEL_RECEIVE_BYTES: usize = 64 * 1024;
 /// Frames are copied together into one write up to this size: above it copying costs more than a system call saves.
@@ -43,8 +43,6 @@ pub const HANDLING_LONG_MS: u64 = 1_000;
 pub const CONGESTION_LOOK: Duration = Duration::from_millis(20);
 /// Under memory pressure a client may have no more than this waiting, whatever its own limit.
 pub const QUEUE_BYTES_UNDER_PRESSURE: usize = 64 * 1024;
-/// Share of the memory limit for messages on their way in.
-pub const INGRESS_MEMORY_PERCENT: u64 = 12;
 /// A message below this size needs no reservation of inbound memory.
 pub const UNRESERVED_MESSAGE_BYTES: usize = 4 * 1024;
 /// A client that sent less since the ping has no backlog that its pong could wait behind.

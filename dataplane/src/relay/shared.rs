@@ -9,14 +9,14 @@ use sluice_crds::config::GatewayConfig;
 use tokio::sync::watch;
 
 use super::account::Accounts;
-use super::limits::{INGRESS_MEMORY_PERCENT, RESERVED_DESCRIPTORS};
+use super::limits::RESERVED_DESCRIPTORS;
 use super::metrics::{Metrics, Refused};
 use super::rate::Bucket;
 use super::router::Router;
 use super::worker::unix_ms;
 use crate::auth::Authenticator;
 use crate::drain::Drain;
-use crate::limits::EGRESS_MEMORY_PERCENT;
+use crate::limits::{EGRESS_MEMORY_PERCENT, INGRESS_MEMORY_PERCENT};
 use crate::pressure::{Level, Pressure};
 use crate::store::{Broker, Holder, Presence};
 
