@@ -72,13 +72,8 @@ fn string(schema: &Value, text: &str) -> Result<(), Finding> {
         return Ok(());
     };
     if !pattern::matches(known, text) {
-        let what = if known == DURATION {
-            "is not a duration"
-        } else {
-            "is not a valid name"
-        };
         return Err((
-            format!("{} {what}", quoted(text)),
+            format!("{} is not {}", quoted(text), pattern::noun(known)),
             format!("write {}", wanted(schema, "")),
         ));
     }
