@@ -26,6 +26,10 @@ mod tests {
     use std::path::Path;
     use std::{env, fs};
 
+    use serde_json::Value;
+
+    use crate::{application, gateway};
+
     #[test]
     fn the_committed_crds_are_current() {
         for (name, wanted) in super::files() {
@@ -40,6 +44,15 @@ mod tests {
                 committed == wanted,
                 "crds/yaml/{name} is stale: run the tests with UPDATE_GOLDEN=1"
             );
+        }
+    }
+
+    #[test]
+    fn the_texts_say_what_the_types_say() {
+        let types = [gateway::crd(), application::crd()];
+        for ((name, text), crd) in super::files().iter().zip(types) {
+            let read: Value = serde_saphyr::from_str(text).unwrap();
+            assert_eq!(read, serde_json::to_value(crd).unwrap(), "{name}");
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Accept {
         regex(pattern = URL_PATH),
         extend("x-kubernetes-validations" = [{
             "rule": "!self.contains('//') && !self.split('/').exists(part, part == '.' || part == '..')",
-            "message": "must not hold //, /./ or /../"
+            "message": "no part of the path may be empty, . or .."
         }])
     )]
     pub path_prefix: Option<String>,

@@ -4,7 +4,7 @@
 //! keys do not go back and forth between tenants with each other's mistakes.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::application::ApplicationSpec;
@@ -87,12 +87,11 @@ fn gateway_outcome(object: &GatewayObject, judged: Judged) -> GatewayOutcome {
 }
 
 fn candidates<'a>(gateways: &[Judged], objects: &'a Objects) -> Vec<Candidate<'a>> {
-    let mut first_with_name: HashMap<(&str, &str), ()> = HashMap::new();
+    let mut names: HashSet<(&str, &str)> = HashSet::new();
     let mut candidates = Vec::with_capacity(objects.applications.len());
     for object in &objects.applications {
         let mut candidate = candidate(object, gateways, objects);
-        let name = (object.namespace.as_str(), object.name.as_str());
-        if first_with_name.insert(name, ()).is_some() {
+        if !names.insert((&object.namespace, &object.name)) {
             let instead = "keep one of them, or rename one";
             let context = &mut candidate.context;
             context.problem("metadata.name", "two objects have this name", instead);

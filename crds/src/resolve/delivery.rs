@@ -61,7 +61,11 @@ fn check_backoff(
 ) {
     let (initial, max) = (delivery.backoff_initial, delivery.backoff_max);
     if initial > max && !context.is_concerned(&format!("{path}.max")) {
-        let what = format!("{initial:?} is longer than max, {max:?}{by_gateway}");
+        let what = format!(
+            "{} is longer than max, {}{by_gateway}",
+            duration::text(initial),
+            duration::text(max)
+        );
         let instead = "write a shorter initial, or a longer max";
         context.problem(format!("{path}.initial"), what, instead);
     }

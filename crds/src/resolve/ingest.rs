@@ -150,8 +150,8 @@ fn path_prefix(spec: Option<&str>, has_relay: bool, context: &mut Context<'_>) -
     };
     let odd = |segment: &str| segment == "." || segment == "..";
     if prefix.contains("//") || prefix.split('/').any(odd) {
-        let what = "holds //, /./ or /../, which clients and proxies change on the way";
-        context.problem(path, what, "write it without them");
+        let what = "a part of the path is empty, . or .., and clients or proxies would change it";
+        context.problem(path, what, "write it without");
     }
     let trimmed = prefix.strip_suffix('/').unwrap_or(prefix);
     let is_of_relay = trimmed

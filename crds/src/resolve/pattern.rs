@@ -69,3 +69,25 @@ fn ends_are_alphanumeric(text: &str) -> bool {
         .flatten()
         .all(u8::is_ascii_alphanumeric)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use regex::Regex;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn code_and_patterns_agree(text in prop_oneof![
+            "[-a-zA-Z0-9._/%?]{0,8}", "(/[ -~]{0,6}){0,2}", "([0-9]{1,6}(h|m|s|ms|x)){0,5}", "\\PC{0,4}", "[a-z][ -~]?\n?",
+        ]) {
+            for pattern in [
+                CHANNEL_NAMESPACE, DATA_KEY, DURATION, HEADER, LABEL, OBJECT_NAME, PARAMETER, PROBE_PATH, URL_PATH,
+            ] {
+                let matches = Regex::new(pattern).unwrap().is_match(&text);
+                prop_assert_eq!(super::matches(pattern, &text), matches, "{:?} {}", text, pattern);
+            }
+        }
+    }
+}
