@@ -50,8 +50,8 @@ pub struct ApplicationSpec {
     /// What it wants otherwise than the gateway's `delivery`; what is unset is as the gateway says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryOverride>,
-    /// Where its requests are delivered instead of the gateway's upstreams, at most 32, each with its own name. One that
-    /// is written just as one of the gateway's is that one, and shares its limits.
+    /// Where its requests are delivered instead of the gateway's upstreams, at most 32, each with its own name. One
+    /// that is written just as one of the gateway's is that one, and shares its limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),

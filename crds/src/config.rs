@@ -265,3 +265,29 @@ impl fmt::Debug for Secret {
         write!(f, "Secret({} bytes)", self.0.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_anything_may_reach_is_not_closed() {
+        assert!(Relay::closed().is_closed());
+        let mut anonymous = Relay::closed();
+        anonymous.authentication.anonymous = true;
+        let mut server_api = Relay::closed();
+        server_api.server_api_key = Some(Secret::new(*b"key"));
+        let mut tokens = Relay::closed();
+        tokens.authentication.jwt = Some(Jwt {
+            hmac_secrets: vec![Secret::new(*b"key")],
+            public_keys: Vec::new(),
+            jwks: None,
+            audience: None,
+            issuer: None,
+            account_claim: None,
+        });
+        for open in [anonymous, server_api, tokens] {
+            assert!(!open.is_closed(), "{open:?}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The objects that one resolution reads, wherever they came from: manifests, mounted files or the API server.
 //!
-//! Gateways and Applications are kept as written, so that `resolve` can name every field that is wrong. Nothing here judges.
+//! Gateways and Applications are kept as written, so that `resolve` can name every field that is wrong. Nothing here
+//! judges.
 
 use std::collections::BTreeMap;
 use std::fmt;

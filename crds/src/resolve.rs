@@ -1,9 +1,9 @@
 //! From what the user wrote to one valid configuration, or everything that is wrong with it.
 //!
 //! Two passes over every object. `schema` holds the spec against the schema of the CRD (shape, bounds, patterns) and
-//! repairs what it reports, so that the second pass can go on; the second pass applies the rules over several fields and
-//! follows references. `attach` then brings Applications to their Gateways. All only collect: the first problem never
-//! hides the next. Nothing here does I/O or panics, and no problem quotes a secret.
+//! repairs what it reports, so that the second pass can go on; the second pass applies the rules over several fields
+//! and follows references. `attach` then brings Applications to their Gateways. All only collect: the first problem
+//! never hides the next. Nothing here does I/O or panics, and no problem quotes a secret.
 
 mod application;
 mod attach;

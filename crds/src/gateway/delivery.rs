@@ -145,8 +145,8 @@ pub struct Upstream {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: i32,
-    /// Upstreams with a lower number come first, the others get what those cannot take: a number from 0 to 1000, default
-    /// 0.
+    /// Upstreams with a lower number come first, the others get what those cannot take: a number from 0 to 1000,
+    /// default 0.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub priority: i32,

@@ -70,7 +70,10 @@ pub struct Accept {
     pub concurrent_requests: i32,
     /// What every request must carry, beyond what its dialect needs, at most 32 entries; default nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = [{
+        "rule": "self.all(a, self.exists_one(b, has(a.header) ? has(b.header) && b.header.lowerAscii() == a.header.lowerAscii() : has(b.parameter) && has(a.parameter) && b.parameter == a.parameter))",
+        "message": "every field must be written once"
+    }]))]
     pub required_fields: Vec<RequestPart>,
     /// Enabled (the default) refuses requests without the right checksum where the application has a salt; Countly
     /// only.

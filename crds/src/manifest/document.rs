@@ -65,21 +65,7 @@ impl Reader<'_> {
         let list = kind == "List" || (kind.ends_with("List") && document.contains_key("items"));
         if list {
             let items = document.remove("items").unwrap_or_default();
-            let Value::Array(items) = items else {
-                return self.refuse(
-                    format!("{kind} has no list of items"),
-                    "give it items, or remove it",
-                );
-            };
-            if depth >= LIST_DEPTH_MAX {
-                return self.refuse(
-                    "lists are nested too deeply",
-                    "put the objects into one List",
-                );
-            }
-            return items
-                .into_iter()
-                .for_each(|item| self.document(item, depth + 1));
+            return self.list(&kind, items, depth);
         }
         let wanted = match kind.as_str() {
             "Gateway" | "Application" => SLUICE_VERSION,
@@ -109,26 +95,29 @@ impl Reader<'_> {
                 format!("write {wanted}"),
             ));
         }
+        let identity = (namespace, name);
         match kind.as_str() {
-            "Gateway" => {
-                let spec = self.spec(&object, document);
-                self.objects.gateways.push(GatewayObject {
-                    namespace,
-                    name,
-                    spec,
-                });
-            }
-            "Application" => {
-                let created = self.created(&object, &document);
-                let spec = self.spec(&object, document);
-                self.objects.applications.push(ApplicationObject {
-                    namespace,
-                    name,
-                    created,
-                    spec,
-                });
-            }
-            holder => self.holder(holder, &object, (namespace, name), document),
+            "Gateway" => self.gateway(&object, identity, document),
+            "Application" => self.application(&object, identity, document),
+            holder => self.holder(holder, &object, identity, document),
+        }
+    }
+
+    fn list(&mut self, kind: &str, items: Value, depth: usize) {
+        let Value::Array(items) = items else {
+            return self.refuse(
+                format!("{kind} has no list of items"),
+                "give it items, or remove it",
+            );
+        };
+        if depth >= LIST_DEPTH_MAX {
+            return self.refuse(
+                "lists are nested too deeply",
+                "put the objects into one List",
+            );
+        }
+        for item in items {
+            self.document(item, depth + 1);
         }
     }
 
@@ -184,6 +173,36 @@ impl Reader<'_> {
             }
         }
         Some((namespace.to_owned(), name.to_owned()))
+    }
+
+    fn gateway(
+        &mut self,
+        object: &str,
+        (namespace, name): (String, String),
+        document: Map<String, Value>,
+    ) {
+        let spec = self.spec(object, document);
+        self.objects.gateways.push(GatewayObject {
+            namespace,
+            name,
+            spec,
+        });
+    }
+
+    fn application(
+        &mut self,
+        object: &str,
+        (namespace, name): (String, String),
+        document: Map<String, Value>,
+    ) {
+        let created = self.created(object, &document);
+        let spec = self.spec(object, document);
+        self.objects.applications.push(ApplicationObject {
+            namespace,
+            name,
+            created,
+            spec,
+        });
     }
 
     /// What an object of Sluice wants, as written.

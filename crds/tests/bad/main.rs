@@ -1,5 +1,6 @@
 //! Bad manifests: each gets one clear problem, and no input at all gets a panic.
 
+mod application;
 mod ingest;
 mod relay;
 
@@ -113,6 +114,11 @@ fn every_bad_relay_gets_its_clear_problem() {
 fn every_bad_ingest_gets_its_clear_problem() {
     check_table(ingest::GOOD, ingest::BAD);
     check_table(ingest::GOOD_GENERIC, ingest::BAD_GENERIC);
+}
+
+#[test]
+fn every_bad_application_gets_its_clear_problem() {
+    check_table(ingest::GOOD, application::BAD);
 }
 
 #[test]
