@@ -60,6 +60,8 @@ pub struct Limiter {
     window: Window,
     /// Answers per second, smoothed.
     goodput: f64,
+    /// The best of it, lately: where slow start leads after an outage.
+    best: f64,
     retry_after_until: Option<Instant>,
     /// How long the upstream asked to be left alone; what follows depends on it.
     retry_after_length: Duration,
@@ -86,6 +88,7 @@ impl Limiter {
             timeout: Timeout::new(),
             window: Window::new(now),
             goodput: 0.0,
+            best: 0.0,
             retry_after_until: None,
             retry_after_length: Duration::ZERO,
             lowered_at: None,
@@ -154,7 +157,7 @@ impl Limiter {
             (Some(sent_at), Some(lowered_at)) => sent_at >= lowered_at,
             (None, Some(_)) => false,
         };
-        if self.trips(kind, sample.outcome, now) {
+        if self.trips(kind, now) {
             self.opened(now);
             return;
         }
@@ -172,7 +175,8 @@ impl Limiter {
             let latency = is_current.then_some(sample.latency);
             self.window.add(class, kind, latency);
         }
-        if self.window.is_due(self.base.value_s(), now) {
+        // A pause that the upstream asked for is no part of the window.
+        if self.window.is_due(self.base.value_s(), now) || self.retry_after_until.is_some() {
             self.decide(now);
         }
     }
@@ -251,7 +255,8 @@ impl Limiter {
         {
             self.retry_after_until = None;
             if self.retry_after_length >= LONG_PAUSE {
-                self.pace.restart(0.5, self.goodput, now);
+                let floor = self.restart_rate();
+                self.pace.restart(0.5, self.best, floor, now);
                 self.cause = Cause::Recovery;
             }
             self.window.restart(now, false);

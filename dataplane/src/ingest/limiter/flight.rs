@@ -5,8 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::window::Median;
+
 /// Where a limiter starts: enough to measure with, little enough for any upstream.
-const INITIAL: f64 = 2.0;
+const INITIAL: f64 = 1.0;
+/// What is left of any limit after a pause.
+const LEFT: f64 = 2.0;
 /// Growth per window while nothing speaks against it, and later.
 const FAST_GROWTH: f64 = 1.5;
 const GROWTH: f64 = 1.1;
@@ -38,6 +42,9 @@ pub(super) struct Flight {
     /// Where the upstream refused, and when.
     cap: Option<(f64, Instant)>,
     hold_until: Instant,
+    /// Answers per second at the last fast growth, and how often in a row growth brought no more of them.
+    grown_at: f64,
+    in_vain: u32,
     /// The limit at the first of the latency cuts in a row.
     falling_from: Option<f64>,
 }
@@ -61,6 +68,8 @@ impl Flight {
             threshold: f64::INFINITY,
             cap: None,
             hold_until: now,
+            grown_at: 0.0,
+            in_vain: 0,
             falling_from: None,
         }
     }
@@ -74,30 +83,42 @@ impl Flight {
         self.set(self.limit);
     }
 
+    pub(super) fn is_floor(&self) -> bool {
+        self.limit <= self.bounds.min
+    }
+
     pub(super) fn max(&self) -> f64 {
         self.bounds.max
     }
 
     /// A window without refusals. `held`: the limit was what bounded the load.
-    pub(super) fn follow(&mut self, median_s: f64, base_s: f64, held: bool, now: Instant) -> Change {
+    pub(super) fn follow(
+        &mut self,
+        median: Median,
+        base_s: f64,
+        goodput: f64,
+        held: bool,
+        now: Instant,
+    ) -> Change {
+        let Median {
+            value_s: median_s,
+            noise,
+        } = median;
         let tolerated = tolerated_s(base_s, TOLERANCE);
-        if median_s > tolerated {
+        if median_s > noise * tolerated {
             return self.fall(tolerated / median_s);
         }
         self.falling_from = None;
         if !held || now < self.hold_until {
             return Change::None;
         }
-        let comfortable = median_s <= tolerated_s(base_s, COMFORT);
-        if !comfortable {
-            self.threshold = self.threshold.min(self.limit);
-        }
+        let comfortable = median_s <= noise * tolerated_s(base_s, COMFORT);
         let step = if let Some(near) = self.near_cap(now) {
             near
         } else if !comfortable {
             ((SLOW_GROWTH - 1.0) * self.limit).max(0.25)
         } else if self.limit < self.threshold {
-            (FAST_GROWTH - 1.0) * self.limit
+            self.fast_step(goodput)
         } else {
             ((GROWTH - 1.0) * self.limit).max(0.5)
         };
@@ -124,16 +145,18 @@ impl Flight {
     /// After an outage.
     pub(super) fn restart(&mut self, now: Instant) {
         self.threshold = self.limit;
-        self.set((0.25 * self.limit).max(INITIAL));
+        self.grown_at = 0.0;
+        self.set((0.25 * self.limit).max(LEFT.min(self.limit)));
         self.hold_until = now;
         self.falling_from = None;
     }
 
     /// After a time without requests: what was good then may be too much now.
     pub(super) fn forget(&mut self, idle: Duration, now: Instant) {
+        self.grown_at = 0.0;
         let kept = 0.5f64.powf(idle.as_secs_f64() / FORGET_S);
         self.threshold = self.threshold.min(self.limit);
-        self.set((kept * self.limit).max(INITIAL.min(self.limit)));
+        self.set((kept * self.limit).max(LEFT.min(self.limit)));
         self.hold_until = now;
     }
 
@@ -163,6 +186,21 @@ impl Flight {
         } else {
             Change::None
         }
+    }
+
+    /// Growth that brings no more answers ends fast growth: requests get lost, or wait where latency does not show it.
+    fn fast_step(&mut self, goodput: f64) -> f64 {
+        if goodput > 1.1 * self.grown_at {
+            self.in_vain = 0;
+            self.grown_at = goodput;
+        } else {
+            self.in_vain += 1;
+        }
+        if self.in_vain >= 1 {
+            self.in_vain = 0;
+            self.threshold = self.limit;
+        }
+        ((FAST_GROWTH - 1.0) * self.limit).max(1.0)
     }
 
     /// The step near the point of the last refusal.
