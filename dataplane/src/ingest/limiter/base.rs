@@ -11,6 +11,7 @@ use super::window::{MEDIAN_SAMPLES_MIN, Samples};
 
 /// Samples whose median lowers the base. With fewer, chance alone would wear it down.
 const POOL: usize = 128;
+const SKEW_MAX: f64 = 8.0;
 /// How far the base may rise from the median of the first samples while there are few.
 const FIRST_GROWS: f64 = 1.3;
 /// A median up to this much above the base confirms it.
@@ -31,6 +32,8 @@ const HELPED: f64 = 0.2;
 #[derive(Debug)]
 pub(super) struct Base {
     values_s: [Option<f64>; 2],
+    /// Mean over median: how uneven requests are.
+    skews: [f64; 2],
     /// Of the first samples, until there are enough.
     first_s: [Option<f64>; 2],
     pools: [Samples; 2],
@@ -56,6 +59,7 @@ impl Base {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             values_s: [None, None],
+            skews: [1.0, 1.0],
             first_s: [None, None],
             pools: [Samples::default(), Samples::default()],
             confirmed_at: now,
@@ -71,6 +75,10 @@ impl Base {
 
     pub(super) fn of(&self, class: Class) -> Option<f64> {
         self.values_s[class.index()]
+    }
+
+    pub(super) fn skew(&self, class: Class) -> f64 {
+        self.skews[class.index()]
     }
 
     /// Takes a window's median, which raises the base when the load was not `bounded` by the limit in flight.
@@ -107,7 +115,10 @@ impl Base {
             }
             return;
         }
+        let skew = (pool.mean() / median_s.max(1e-5)).clamp(1.0, SKEW_MAX);
         pool.clear();
+        let known_skew = &mut self.skews[class.index()];
+        *known_skew = (*known_skew + skew) / 2.0;
         self.first_s[class.index()] = None;
         if median_s < base_s / CONFIRMED {
             self.set(class, median_s, now);
@@ -142,12 +153,11 @@ impl Base {
         &mut self,
         class: Class,
         median_s: f64,
-        goodput: f64,
         limit: f64,
         now: Instant,
     ) {
         let Some(base_s) = self.of(class) else { return };
-        let needed = (PROBE_FLIGHT * goodput * base_s).min(PROBE_FLIGHT * limit);
+        let needed = PROBE_FLIGHT * limit * (base_s / median_s.max(1e-5)).min(1.0);
         self.probed_at = now;
         self.probe = Some(Probe {
             class,

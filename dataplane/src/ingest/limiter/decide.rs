@@ -142,8 +142,11 @@ impl Limiter {
         let fresh = f64::from(answers) / seconds;
         let bounded = held && self.flight.limit() >= 2.0;
         self.base.observe(class, median_s, bounded, now);
-        let base_s = self.base.of(class).unwrap_or(median_s);
-        let change = self.flight.follow(median, base_s, fresh, held, now);
+        let base = (
+            self.base.of(class).unwrap_or(median_s),
+            self.base.skew(class),
+        );
+        let change = self.flight.follow(median, base, fresh, held, now);
         match change {
             Change::None => {}
             Change::Grown => self.cause = Cause::Growing,
@@ -156,7 +159,7 @@ impl Limiter {
         let spread = self.random.f64();
         if (held || urgent) && self.base.is_due(class, urgent, spread, now) {
             self.base
-                .start_probe(class, median_s, self.goodput, self.flight.limit(), now);
+                .start_probe(class, median_s, self.flight.limit(), now);
         }
     }
 

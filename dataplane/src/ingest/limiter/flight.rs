@@ -16,9 +16,9 @@ const FAST_GROWTH: f64 = 1.5;
 const GROWTH: f64 = 1.1;
 /// Growth near the end of what latency allows.
 const SLOW_GROWTH: f64 = 1.02;
-/// Median latency over base above which requests queue up at the upstream, and where growth gets slow.
-const TOLERANCE: f64 = 1.5;
-const COMFORT: f64 = 1.25;
+/// Time in the upstream's queue, in mean service times, above which the limit falls, and where growth gets slow.
+const TOLERANCE: f64 = 0.5;
+const COMFORT: f64 = 0.25;
 /// Queueing that is not worth a decision, where base latency is so short that noise looks like it.
 const SLACK_S: f64 = 0.003;
 /// How long the point of the last refusal is believed.
@@ -91,11 +91,12 @@ impl Flight {
         self.bounds.max
     }
 
-    /// A window without refusals. `held`: the limit was what bounded the load.
+    /// A window without refusals. `base` is the base latency and how much longer the mean is than the median; `held`: the
+    /// limit was what bounded the load.
     pub(super) fn follow(
         &mut self,
         median: Median,
-        base_s: f64,
+        base: (f64, f64),
         goodput: f64,
         held: bool,
         now: Instant,
@@ -104,15 +105,15 @@ impl Flight {
             value_s: median_s,
             noise,
         } = median;
-        let tolerated = tolerated_s(base_s, TOLERANCE);
-        if median_s > noise * tolerated {
+        let tolerated = noise * tolerated_s(base, TOLERANCE);
+        if median_s > tolerated {
             return self.fall(tolerated / median_s);
         }
         self.falling_from = None;
         if !held || now < self.hold_until {
             return Change::None;
         }
-        let comfortable = median_s <= noise * tolerated_s(base_s, COMFORT);
+        let comfortable = median_s <= noise * tolerated_s(base, COMFORT);
         let step = if let Some(near) = self.near_cap(now) {
             near
         } else if !comfortable {
@@ -198,7 +199,8 @@ impl Flight {
         }
         if self.in_vain >= 1 {
             self.in_vain = 0;
-            self.threshold = self.limit;
+            self.threshold = self.limit / FAST_GROWTH;
+            return self.threshold - self.limit;
         }
         ((FAST_GROWTH - 1.0) * self.limit).max(1.0)
     }
@@ -218,8 +220,8 @@ impl Flight {
     }
 }
 
-/// The median that is taken for an upstream without a queue, `factor` times its base and at least a little above it.
-fn tolerated_s(base_s: f64, factor: f64) -> f64 {
-    let little = (base_s + SLACK_S).min(2.9 * base_s);
-    (factor * base_s).max(little)
+/// The median of an upstream where requests wait for `queue` mean service times, and at least a little above the base.
+fn tolerated_s((base_s, skew): (f64, f64), queue: f64) -> f64 {
+    let little_s = (base_s + SLACK_S).min(2.9 * base_s);
+    (base_s * (1.0 + queue * skew)).max(little_s)
 }

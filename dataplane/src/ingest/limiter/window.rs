@@ -46,6 +46,10 @@ impl Samples {
         self.oldest = 0;
     }
 
+    pub(super) fn mean(&self) -> f64 {
+        self.values.iter().sum::<f64>() / self.values.len().max(1) as f64
+    }
+
     /// `None` for fewer than [`MEDIAN_SAMPLES_MIN`]. Reorders the samples.
     pub(super) fn median(&mut self) -> Option<Median> {
         let count = self.values.len();
