@@ -11,7 +11,7 @@ const SPAN_S: f64 = 1.0;
 const SPAN_MIN_S: f64 = 0.1;
 const OPEN_FIRST: Duration = Duration::from_millis(500);
 /// An upstream that comes back is seen after at most this and a quarter.
-const OPEN_MAX: Duration = Duration::from_secs(5);
+const OPEN_MAX: Duration = Duration::from_secs(4);
 /// Unanswered probes at a time: enough to span the longest timeout one may wait.
 const PROBES_MAX: u32 = 8;
 
@@ -58,6 +58,11 @@ impl Breaker {
 
     pub(super) fn is_closed(&self) -> bool {
         self.open.is_none()
+    }
+
+    /// Not closed, or about to open.
+    pub(super) fn is_failing(&self) -> bool {
+        self.open.is_some() || self.failures >= FAILURES_MIN
     }
 
     /// `None`: a request may start now.

@@ -194,7 +194,7 @@ impl Limiter {
         }
         let floor = self.restart_rate();
         self.pace.restart(OUTAGE_SHARE, self.best, floor, now);
-        self.flight.restart(now);
+        self.flight.restart(self.total_in_flight(), now);
         self.lowered_at = Some(now);
         self.window.restart(now, false);
         self.cause = Cause::Recovery;

@@ -143,11 +143,11 @@ impl Flight {
         self.falling_from = None;
     }
 
-    /// After an outage.
-    pub(super) fn restart(&mut self, now: Instant) {
+    /// After an outage. `unanswered` requests, probes most of all, may take up places for long.
+    pub(super) fn restart(&mut self, unanswered: u32, now: Instant) {
         self.threshold = self.limit;
         self.grown_at = 0.0;
-        self.set((0.25 * self.limit).max(LEFT.min(self.limit)));
+        self.set((0.25 * self.limit).max(LEFT.min(self.limit)) + f64::from(unanswered));
         self.hold_until = now;
         self.falling_from = None;
     }
