@@ -1,1 +1,3 @@
 //! Sends what waits to the upstreams, fairly and at the rate they can take.
+
+pub mod gcra;
