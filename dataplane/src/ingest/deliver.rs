@@ -1,1 +1,6 @@
 //! Sends what waits to the upstreams, fairly and at the rate they can take.
+
+pub mod hold;
+
+mod fair;
+mod lane;
