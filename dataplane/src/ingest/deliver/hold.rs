@@ -1,6 +1,6 @@
 //! Why something that waits is not being sent: one word for metrics, the admin port and people.
 
-use tokio::time::Instant;
+use std::time::Instant;
 
 /// The first thing that stands in the way. Later checks were not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use slab::Slab;
-use tokio::time::Instant;
+use std::time::Instant;
 
 use super::hold::{Held, Hold};
 use crate::store::queue::{Claimed, EntryId, Token};

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tokio::time::Instant;
+use std::time::Instant;
 
 use super::{Seq, Window};
 use crate::ingest::deliver::hold::Hold;

@@ -1,0 +1,25 @@
+//! A tenant as the scheduler knows it: its cap, its weight, its lanes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_crds::config::Delivery;
+
+use super::{GroupId, LaneId};
+use crate::ingest::deliver::gcra::Gcra;
+
+pub(super) struct Application {
+    /// Empty: requests of unknown keys.
+    pub(super) name: Arc<str>,
+    pub(super) weight: u32,
+    pub(super) paused: bool,
+    pub(super) requests_per_minute: Option<u32>,
+    pub(super) cap: Option<Gcra>,
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) group: GroupId,
+    pub(super) lanes: Vec<LaneId>,
+    /// When an upstream last took a request for good.
+    pub(super) succeeded_at: Option<Instant>,
+    /// In the configuration. What an application left behind when it was removed is delivered by the gateway's rules.
+    pub(super) configured: bool,
+}
