@@ -3,4 +3,6 @@
 pub mod hold;
 
 mod fair;
+mod gcra;
 mod lane;
+mod scheduler;

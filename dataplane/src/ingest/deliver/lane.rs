@@ -2,11 +2,11 @@
 //!
 //! Of a key only the first entry may be sent; the next one follows when the first one's verdict is recorded, so that a
 //! crash never repeats an entry after its successor. An entry that failed stays the first of its key while other keys go
-//! on. An entry with a barrier is in the line of both its keys. What waits behind others can be a stub without
+//! on. An entry with a barrier is in the line of both its keys, a fence in the line of all. What waits behind others can be a stub without
 //! its request, so that a blocked key's backlog takes little memory and the lane can look past it.
 //! Owns the state of each entry and the requests held; decides nothing about rates and knows no upstream but by number.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -15,6 +15,7 @@ use slab::Slab;
 use std::time::Instant;
 
 use super::hold::{Held, Hold};
+use crate::ingest::entry::EVERY_KEY;
 use crate::store::queue::{Claimed, EntryId, Token};
 
 /// Names an entry of a window; later claimed ones are greater.
@@ -75,7 +76,9 @@ pub(super) struct Sending {
 #[derive(Debug, Default)]
 pub(super) struct Window {
     ordered: bool,
-    entries: HashMap<Seq, Entry, RandomState>,
+    entries: BTreeMap<Seq, Entry>,
+    /// Entries that are ordered with all others, earlier and later.
+    fences: BTreeSet<Seq>,
     lines: Slab<Line>,
     line_of: HashMap<Bytes, usize, RandomState>,
     /// Oldest first, so that an entry that failed goes before later ones once its time has come.
@@ -122,6 +125,7 @@ impl Window {
         if self.ordered && !ordered {
             self.lines.clear();
             self.line_of.clear();
+            self.fences.clear();
             for (seq, entry) in &mut self.entries {
                 entry.lines = [None; 2];
                 if entry.state == State::Blocked {
@@ -143,16 +147,14 @@ impl Window {
         } else {
             self.line(seq, &claimed.barrier)
         };
-        let lines = [first, second];
-        let state = if self.is_first(seq, lines) {
-            self.ready.insert(seq);
-            State::Ready
-        } else {
-            State::Blocked
-        };
+        if self.ordered && (claimed.key == EVERY_KEY || claimed.barrier == EVERY_KEY) {
+            self.fences.insert(seq);
+        }
         let request_bytes = claimed.request.len();
         let fits = self.held_bytes + request_bytes <= held_bytes_max;
-        let next_to_go = state == State::Ready && self.ready.len() == 1;
+        let lines = [first, second];
+        let is_ready = self.is_first(seq, lines);
+        let next_to_go = is_ready && self.ready.is_empty();
         let request = (fits || next_to_go).then_some(claimed.request);
         if request.is_some() {
             self.held_bytes += request_bytes;
@@ -166,14 +168,17 @@ impl Window {
             failures: 0,
             request_bytes,
             request,
-            state,
+            state: State::Blocked,
         };
         self.entries.insert(seq, entry);
+        if is_ready {
+            self.unblock(seq);
+        }
     }
 
     /// Stands in the line of a key.
     fn line(&mut self, seq: Seq, key: &Bytes) -> Option<usize> {
-        if !self.ordered || key.is_empty() {
+        if !self.ordered || key.is_empty() || key == EVERY_KEY {
             return None;
         }
         let line = match self.line_of.get(key) {
@@ -194,10 +199,30 @@ impl Window {
     }
 
     fn is_first(&self, seq: Seq, lines: [Option<usize>; 2]) -> bool {
-        lines
-            .into_iter()
-            .flatten()
-            .all(|line| self.lines[line].entries.front() == Some(&seq))
+        let passes_fences = match self.fences.first() {
+            Some(fence) if *fence == seq => {
+                let oldest = self.entries.first_key_value();
+                oldest.is_none_or(|(oldest, _)| *oldest >= seq)
+            }
+            Some(fence) => *fence > seq,
+            None => true,
+        };
+        let mut lines = lines.into_iter().flatten();
+        passes_fences && lines.all(|line| self.lines[line].entries.front() == Some(&seq))
+    }
+
+    /// Makes an entry ready if nothing is before it any more.
+    fn unblock(&mut self, seq: Seq) {
+        let Some(lines) = self.entries.get(&seq).map(|entry| entry.lines) else {
+            return;
+        };
+        if self.is_first(seq, lines)
+            && let Some(entry) = self.entries.get_mut(&seq)
+            && entry.state == State::Blocked
+        {
+            entry.state = State::Ready;
+            self.ready.insert(seq);
+        }
     }
 
     /// What may go now. Entries whose time to try again has come are ready from here on.
@@ -296,8 +321,20 @@ impl Window {
         if entry.request.is_some() {
             self.held_bytes -= entry.request_bytes;
         }
+        let was_fence = self.fences.remove(&seq);
         for line in entry.lines.into_iter().flatten() {
             self.leave_line(line, seq);
+        }
+        let next_fence = self.fences.first().copied();
+        if was_fence {
+            let end = next_fence.unwrap_or(Seq::MAX);
+            let behind: Vec<Seq> = self.entries.range(seq..end).map(|(seq, _)| *seq).collect();
+            for seq in behind {
+                self.unblock(seq);
+            }
+        }
+        if let Some(fence) = next_fence {
+            self.unblock(fence);
         }
     }
 
@@ -315,16 +352,7 @@ impl Window {
             self.line_of.remove(&line.key);
             return;
         };
-        let Some(lines) = self.entries.get(&next).map(|entry| entry.lines) else {
-            return;
-        };
-        if self.is_first(next, lines)
-            && let Some(entry) = self.entries.get_mut(&next)
-            && entry.state == State::Blocked
-        {
-            entry.state = State::Ready;
-            self.ready.insert(next);
-        }
+        self.unblock(next);
     }
 
     /// Ready entries whose request is not here, in order, up to the given bytes but at least one.

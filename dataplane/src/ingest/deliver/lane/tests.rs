@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::{Seq, Window};
 use crate::ingest::deliver::hold::Hold;
+use crate::ingest::entry::EVERY_KEY;
 use crate::store::queue::{Claimed, EntryId, Token};
 
 const ALL: usize = usize::MAX;
@@ -100,6 +101,28 @@ fn a_barrier_with_its_own_key_or_alone_is_a_key() {
 }
 
 #[test]
+fn a_fence_waits_for_all_and_all_wait_for_it() {
+    let now = Instant::now();
+    let mut window = Window::new(true);
+    let keys: [&[u8]; 6] = [b"a", b"", EVERY_KEY, b"a", b"", EVERY_KEY];
+    for (index, key) in keys.into_iter().enumerate() {
+        let mut entry = claimed(index as u64 + 1, "", "");
+        entry.key = Bytes::from_static(key);
+        window.push(entry, ALL);
+    }
+    assert_eq!(send_all(&mut window, now), [1, 2]);
+    done(&mut window, 2);
+    assert!(send_all(&mut window, now).is_empty());
+    done(&mut window, 1);
+    assert_eq!(send_all(&mut window, now), [3]);
+    done(&mut window, 3);
+    assert_eq!(send_all(&mut window, now), [4, 5]);
+    done(&mut window, 4);
+    done(&mut window, 5);
+    assert_eq!(send_all(&mut window, now), [6]);
+}
+
+#[test]
 fn without_order_nothing_waits() {
     let now = Instant::now();
     let mut window = window(&[("a", ""), ("a", "b"), ("b", "")]);
@@ -180,7 +203,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (0u8..5, 0u8..12).prop_map(|(key, barrier)| Step::Push { key, barrier }),
+        4 => (0u8..5, 0u8..24).prop_map(|(key, barrier)| Step::Push { key, barrier }),
         4 => Just(Step::Send),
         3 => (any::<usize>(), any::<bool>()).prop_map(|(which, fails)| Step::Finish { which, fails }),
         1 => Just(Step::Forget),
@@ -198,17 +221,29 @@ struct Oracle {
 }
 
 impl Oracle {
+    fn earlier_are_settled(&self, seq: Seq, concerns: impl Fn(&[u8]) -> bool) -> bool {
+        let mut earlier = self.keys.iter().filter(|(other, keys)| **other < seq && concerns(keys));
+        earlier.all(|(other, _)| self.settled.contains(other))
+    }
+
     fn may_send(&self, seq: Seq) -> bool {
         self.keys[&seq].iter().all(|key| {
-            let earlier = self.keys.iter().filter(|(other, keys)| **other < seq && keys.contains(key));
-            earlier.into_iter().all(|(other, _)| self.settled.contains(other))
+            self.earlier_are_settled(seq, |keys| keys.contains(key))
+        }) && self.earlier_are_settled(seq, |keys| {
+            keys.contains(&EVERY) || self.keys[&seq].contains(&EVERY)
         })
     }
 }
 
-fn key_name(key: u8) -> String {
-    // Key 0 is no key, and barriers of 5 and more are none.
-    if key == 0 || key >= 5 { String::new() } else { key.to_string() }
+/// Stands for the key that all others are in.
+const EVERY: u8 = 6;
+
+fn key_name(key: u8) -> Bytes {
+    match key {
+        1..5 => Bytes::from(key.to_string()),
+        EVERY => Bytes::from_static(EVERY_KEY),
+        _ => Bytes::new(),
+    }
 }
 
 proptest! {
@@ -222,7 +257,10 @@ proptest! {
             match step {
                 Step::Push { key, barrier } => {
                     let seq = oracle.keys.len() as Seq + 1;
-                    window.push(claimed(seq, &key_name(key), &key_name(barrier)), 20);
+                    let mut entry = claimed(seq, "", "");
+                    entry.key = key_name(key);
+                    entry.barrier = key_name(barrier);
+                    window.push(entry, 20);
                     let keys = [key, barrier].into_iter().filter(|key| !key_name(*key).is_empty());
                     oracle.keys.insert(seq, keys.collect());
                 }

@@ -76,7 +76,7 @@ impl Scheduler {
     /// The first thing in the way of a lane that has something to send.
     fn held(&self, lane: &LaneState) -> Option<Held> {
         let waits = lane.flow.waits() || lane.held.is_some();
-        if !waits {
+        if !waits || (lane.supply.waiting == 0 && lane.window.len() == 0) {
             return None;
         }
         if let Some(why) = self.stopped {

@@ -306,7 +306,7 @@ impl Scheduler {
         id
     }
 
-    pub(super) fn add_lane(&mut self, lane: Lane) -> LaneId {
+    pub(super) fn add_lane(&mut self, lane: Lane, now: Instant) -> LaneId {
         let application = self.application(&lane.application);
         let ordering = self.applications[application].delivery.ordering;
         let id = self.lanes.insert(LaneState {
@@ -323,6 +323,7 @@ impl Scheduler {
         });
         self.lane_of.insert(lane, id);
         self.applications[application].lanes.push(id);
+        self.refresh(id, now);
         id
     }
 

@@ -79,14 +79,14 @@ pub(in crate::ingest::deliver) struct Load {
 
 impl Scheduler {
     /// What the queue says of its lanes.
-    pub(in crate::ingest::deliver) fn scanned(&mut self, stats: Vec<LaneStats>) {
+    pub(in crate::ingest::deliver) fn scanned(&mut self, stats: Vec<LaneStats>, now: Instant) {
         self.supply.scan += 1;
         let scan = self.supply.scan;
         for stats in stats {
             let id = match self.lane_of.get(&stats.lane) {
                 Some(id) => *id,
                 None if stats.waiting == 0 => continue,
-                None => self.add_lane(stats.lane),
+                None => self.add_lane(stats.lane, now),
             };
             let lane = &mut self.lanes[id];
             lane.supply.seen_in = scan;
