@@ -37,7 +37,8 @@ mod settings;
 mod supply;
 
 pub(super) use self::answers::Attempt;
-pub(super) use self::report::{LaneReport, UpstreamReport};
+pub use self::report::{LaneReport, UpstreamReport};
+pub(super) use self::settings::UpstreamChange;
 pub(super) use self::supply::{Claim, Load};
 
 pub(super) type LaneId = usize;
@@ -257,11 +258,19 @@ impl Scheduler {
         };
         let application = lane.application;
         let weight = lane.queued_weight;
-        self.take_tokens(Some(application), upstream, Class::Queued, sending.cost, now);
+        self.take_tokens(
+            Some(application),
+            upstream,
+            Class::Queued,
+            sending.cost,
+            now,
+        );
         self.leave(id);
         let group_weight = self.groups[group].queued_weight + weight;
         let state = &mut self.groups[group];
-        state.queue.serve(&mut self.lanes[id].flow, sending.cost, weight);
+        state
+            .queue
+            .serve(&mut self.lanes[id].flow, sending.cost, weight);
         self.top.serve(&mut state.flow, sending.cost, group_weight);
         state.sent(application, now);
         if state.queued_weight > 0 {

@@ -79,7 +79,13 @@ impl Flight {
     }
 
     /// A window without refusals. `held`: the limit was what bounded the load.
-    pub(super) fn follow(&mut self, median_s: f64, base_s: f64, held: bool, now: Instant) -> Change {
+    pub(super) fn follow(
+        &mut self,
+        median_s: f64,
+        base_s: f64,
+        held: bool,
+        now: Instant,
+    ) -> Change {
         let tolerated = tolerated_s(base_s, TOLERANCE);
         if median_s > tolerated {
             return self.fall(tolerated / median_s);

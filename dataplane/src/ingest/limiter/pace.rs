@@ -86,7 +86,10 @@ impl Pace {
 
     /// The upstream refused: down to what came through, but not by more than `floor` of what was sent.
     pub(super) fn cut(&mut self, goodput: f64, sent_rate: f64, floor: f64, now: Instant) {
-        let before = self.rate.unwrap_or(f64::INFINITY).min(1.5 * sent_rate.max(goodput));
+        let before = self
+            .rate
+            .unwrap_or(f64::INFINITY)
+            .min(1.5 * sent_rate.max(goodput));
         let wanted = (0.97 * goodput).max(floor * before);
         self.set(wanted.min(self.rate.unwrap_or(f64::INFINITY)), now);
         self.good = goodput;

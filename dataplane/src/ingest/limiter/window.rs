@@ -153,10 +153,12 @@ impl Window {
 
     /// Of the class that says most: queued requests are alike, proxied calls are whatever people ask for.
     pub(super) fn median(&mut self) -> Option<(Class, f64, usize)> {
-        [Class::Queued, Class::Proxied].into_iter().find_map(|class| {
-            let samples = &mut self.latencies[class.index()];
-            let count = samples.len();
-            samples.median().map(|median| (class, median, count))
-        })
+        [Class::Queued, Class::Proxied]
+            .into_iter()
+            .find_map(|class| {
+                let samples = &mut self.latencies[class.index()];
+                let count = samples.len();
+                samples.median().map(|median| (class, median, count))
+            })
     }
 }

@@ -52,7 +52,10 @@ fn one_of_each_key_goes_at_a_time() {
     let mut window = window(&[("a", ""), ("a", ""), ("b", ""), ("", ""), ("", "")]);
     assert_eq!(send_all(&mut window, now), [1, 3, 4, 5]);
     window.settle(1);
-    assert!(send_all(&mut window, now).is_empty(), "not before the verdict is recorded");
+    assert!(
+        send_all(&mut window, now).is_empty(),
+        "not before the verdict is recorded"
+    );
     window.remove(1);
     assert_eq!(send_all(&mut window, now), [2]);
 }
@@ -79,7 +82,13 @@ fn a_failed_entry_stays_first_of_its_key() {
 #[test]
 fn a_barrier_waits_for_both_and_both_wait_for_it() {
     let now = Instant::now();
-    let mut window = window(&[("old", ""), ("new", ""), ("new", "old"), ("old", ""), ("new", "")]);
+    let mut window = window(&[
+        ("old", ""),
+        ("new", ""),
+        ("new", "old"),
+        ("old", ""),
+        ("new", ""),
+    ]);
     assert_eq!(send_all(&mut window, now), [1, 2]);
     done(&mut window, 1);
     assert!(send_all(&mut window, now).is_empty());
@@ -177,8 +186,14 @@ fn entries_that_vanish_free_their_line() {
     assert_eq!(send_all(&mut window, now), [1, 3]);
     done(&mut window, 1);
     done(&mut window, 3);
-    assert_eq!((window.len(), window.lines.len(), window.line_of.len()), (0, 0, 0));
-    assert_eq!((window.held_bytes(), window.in_flight(), window.settling()), (0, 0, 0));
+    assert_eq!(
+        (window.len(), window.lines.len(), window.line_of.len()),
+        (0, 0, 0)
+    );
+    assert_eq!(
+        (window.held_bytes(), window.in_flight(), window.settling()),
+        (0, 0, 0)
+    );
 }
 
 #[test]
@@ -222,16 +237,20 @@ struct Oracle {
 
 impl Oracle {
     fn earlier_are_settled(&self, seq: Seq, concerns: impl Fn(&[u8]) -> bool) -> bool {
-        let mut earlier = self.keys.iter().filter(|(other, keys)| **other < seq && concerns(keys));
+        let mut earlier = self
+            .keys
+            .iter()
+            .filter(|(other, keys)| **other < seq && concerns(keys));
         earlier.all(|(other, _)| self.settled.contains(other))
     }
 
     fn may_send(&self, seq: Seq) -> bool {
-        self.keys[&seq].iter().all(|key| {
-            self.earlier_are_settled(seq, |keys| keys.contains(key))
-        }) && self.earlier_are_settled(seq, |keys| {
-            keys.contains(&EVERY) || self.keys[&seq].contains(&EVERY)
-        })
+        self.keys[&seq]
+            .iter()
+            .all(|key| self.earlier_are_settled(seq, |keys| keys.contains(key)))
+            && self.earlier_are_settled(seq, |keys| {
+                keys.contains(&EVERY) || self.keys[&seq].contains(&EVERY)
+            })
     }
 }
 

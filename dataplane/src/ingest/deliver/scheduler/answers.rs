@@ -74,7 +74,9 @@ impl Scheduler {
         attempts: u32,
         now: Instant,
     ) {
-        self.with_window(attempt.lane, |window| window.retry(attempt.seq, at, attempts));
+        self.with_window(attempt.lane, |window| {
+            window.retry(attempt.seq, at, attempts)
+        });
         if self.lanes.contains(attempt.lane) {
             self.refresh_application(attempt.lane, now);
             self.feed(attempt.lane);

@@ -9,9 +9,7 @@ use std::time::Instant;
 use sluice_crds::config;
 
 use super::affinity::AffinityKey;
-use super::{
-    ApplicationId, GroupId, LaneId, NEIGHBOUR_MEMORY, Scheduler, UpstreamId,
-};
+use super::{ApplicationId, GroupId, LaneId, NEIGHBOUR_MEMORY, Scheduler, UpstreamId};
 use crate::ingest::deliver::fair::{FairQueue, Flow};
 use crate::ingest::deliver::hold::{Held, Hold};
 use crate::ingest::deliver::lane::Seq;
@@ -153,9 +151,8 @@ impl Scheduler {
 
     fn better(&self, group: &Group, first: UpstreamId, second: UpstreamId) -> UpstreamId {
         let (one, other) = (&self.upstreams[first], &self.upstreams[second]);
-        let relaxed = |upstream: &Upstream| {
-            upstream.in_flight == 0 || upstream.fullness() <= RELAXED_LOAD
-        };
+        let relaxed =
+            |upstream: &Upstream| upstream.in_flight == 0 || upstream.fullness() <= RELAXED_LOAD;
         let first_wins = match (relaxed(one), relaxed(other)) {
             (true, true) => one.share.max(group.share) <= other.share.max(group.share),
             (false, false) => one.limiter.load() <= other.limiter.load(),
@@ -204,7 +201,7 @@ impl Scheduler {
     }
 
     /// The result of a health check.
-    pub(super) fn set_healthy(&mut self, id: UpstreamId, healthy: bool) {
+    pub(in crate::ingest::deliver) fn set_healthy(&mut self, id: UpstreamId, healthy: bool) {
         if let Some(upstream) = self.upstreams.get_mut(id) {
             upstream.healthy = healthy;
             let group = upstream.group;

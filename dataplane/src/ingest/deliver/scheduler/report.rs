@@ -1,9 +1,9 @@
 //! What waits and why it is not being sent, as data.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{LaneState, Scheduler};
+use super::{LaneId, LaneState, Scheduler, UpstreamId};
 use crate::ingest::deliver::hold::{Held, Hold};
 use crate::ingest::limiter::Snapshot;
 use crate::store::queue::Lane;
@@ -36,6 +36,28 @@ pub struct UpstreamReport {
 }
 
 impl Scheduler {
+    pub(in crate::ingest::deliver) fn application_name(&self, lane: LaneId) -> Arc<str> {
+        let lane = self.lanes.get(lane);
+        lane.map_or_else(Arc::default, |lane| Arc::clone(&lane.lane.application))
+    }
+
+    /// When an upstream last took a request of the lane's application for good.
+    pub(in crate::ingest::deliver) fn succeeded_at(&self, lane: LaneId) -> Option<Instant> {
+        let lane = self.lanes.get(lane)?;
+        self.applications[lane.application].succeeded_at
+    }
+
+    /// Whether the upstream as a whole fails.
+    pub(in crate::ingest::deliver) fn is_failing(&self, upstream: UpstreamId) -> bool {
+        let upstream = self.upstreams.get(upstream);
+        upstream.is_none_or(|upstream| upstream.limiter.is_failing())
+    }
+
+    pub(in crate::ingest::deliver) fn call_timeout(&self, upstream: UpstreamId) -> Duration {
+        let upstream = self.upstreams.get(upstream);
+        upstream.map_or(self.delivery.timeout, |upstream| upstream.limiter.timeout())
+    }
+
     pub(in crate::ingest::deliver) fn lane_reports(&self) -> Vec<LaneReport> {
         let mut lanes: Vec<LaneReport> = self
             .lanes

@@ -76,7 +76,12 @@ impl Scheduler {
     ) -> Vec<UpstreamChange> {
         let mut changes = Vec::new();
         let requests_per_minute = ingest.and_then(|ingest| ingest.requests_per_minute);
-        set_cap(&mut self.cap, &mut self.requests_per_minute, requests_per_minute, now);
+        set_cap(
+            &mut self.cap,
+            &mut self.requests_per_minute,
+            requests_per_minute,
+            now,
+        );
         self.capped_until = None;
         if let Some(ingest) = ingest {
             self.delivery = Arc::new(ingest.delivery.clone());
@@ -232,7 +237,12 @@ impl Scheduler {
         application.configured = false;
         application.weight = 1;
         application.paused = false;
-        set_cap(&mut application.cap, &mut application.requests_per_minute, None, now);
+        set_cap(
+            &mut application.cap,
+            &mut application.requests_per_minute,
+            None,
+            now,
+        );
         self.move_application(id, self.default_group, delivery, now);
     }
 
@@ -278,7 +288,11 @@ impl Scheduler {
                 self.retire(upstream, changes);
             }
             // Its last upstreams may still wait for answers; then it goes with a later configuration.
-            if !self.upstreams.iter().any(|(_, upstream)| upstream.group == id) {
+            if !self
+                .upstreams
+                .iter()
+                .any(|(_, upstream)| upstream.group == id)
+            {
                 self.groups.remove(id);
             }
         }

@@ -40,7 +40,10 @@ fn a_capped_application_delays_nobody() {
         sim.flood("b", 1);
         sim.run(Duration::from_millis(100));
     }
-    let delays = sim.sent.iter().filter(|sent| &*sent.lane.application == "b");
+    let delays = sim
+        .sent
+        .iter()
+        .filter(|sent| &*sent.lane.application == "b");
     assert_eq!(delays.clone().count(), 50);
     assert!(delays.map(|sent| sent.delay).max().unwrap() < Duration::from_millis(1));
 }
@@ -66,7 +69,10 @@ fn the_gateways_cap_holds_all_and_is_shared() {
 fn the_gateways_cap_is_shared_with_applications_that_have_their_own_upstreams() {
     let mut own = application("own");
     own.upstreams = vec![upstream("v").into()];
-    let mut config = ingest(vec![application("a"), application("b"), own], vec![upstream("u")]);
+    let mut config = ingest(
+        vec![application("a"), application("b"), own],
+        vec![upstream("u")],
+    );
     config.requests_per_minute = Some(6_000);
     let mut sim = Sim::new(&config);
     for name in ["a", "b", "own"] {
@@ -75,7 +81,10 @@ fn the_gateways_cap_is_shared_with_applications_that_have_their_own_upstreams() 
     sim.run(30 * SECOND);
     let counts = ["a", "b", "own"].map(|name| sim.sent_of(name));
     let fair = counts.iter().sum::<usize>() / 3;
-    assert!(counts.iter().all(|count| count.abs_diff(fair) < fair / 10), "{counts:?}");
+    assert!(
+        counts.iter().all(|count| count.abs_diff(fair) < fair / 10),
+        "{counts:?}"
+    );
 }
 
 #[test]

@@ -15,7 +15,10 @@ fn places(places: u32) -> sluice_crds::config::Upstream {
 
 /// How long the requests of `b` wait, ten per second, while `a` has so many waiting.
 fn delay_beside(flood: usize) -> (Duration, Duration) {
-    let mut sim = Sim::new(&ingest(vec![application("a"), application("b")], vec![places(4)]));
+    let mut sim = Sim::new(&ingest(
+        vec![application("a"), application("b")],
+        vec![places(4)],
+    ));
     sim.flood("a", flood);
     for _ in 0..100 {
         sim.flood("b", 1);
@@ -55,22 +58,36 @@ fn shares_follow_weights_where_the_upstream_is_the_limit() {
 
 #[test]
 fn bulk_requests_count_by_what_they_hold() {
-    let mut sim = Sim::new(&ingest(vec![application("a"), application("b")], vec![places(2)]));
+    let mut sim = Sim::new(&ingest(
+        vec![application("a"), application("b")],
+        vec![places(2)],
+    ));
     for _ in 0..2_000 {
         sim.add(&lane("a"), "", 50);
     }
     sim.flood("b", 5_000);
     sim.run(10 * SECOND);
     let cost = |name: &str| -> u32 {
-        let sent = sim.sent.iter().filter(|sent| &*sent.lane.application == name);
+        let sent = sim
+            .sent
+            .iter()
+            .filter(|sent| &*sent.lane.application == name);
         sent.map(|sent| sent.cost).sum()
     };
-    assert!(cost("a").abs_diff(cost("b")) <= 150, "{} {}", cost("a"), cost("b"));
+    assert!(
+        cost("a").abs_diff(cost("b")) <= 150,
+        "{} {}",
+        cost("a"),
+        cost("b")
+    );
 }
 
 #[test]
 fn slow_requests_of_one_leave_room_for_others() {
-    let mut sim = Sim::new(&ingest(vec![application("a"), application("b")], vec![places(20)]));
+    let mut sim = Sim::new(&ingest(
+        vec![application("a"), application("b")],
+        vec![places(20)],
+    ));
     sim.slow.insert("a".into(), 30 * SECOND);
     sim.flood("b", 1);
     sim.run(Duration::from_millis(100));
@@ -79,7 +96,10 @@ fn slow_requests_of_one_leave_room_for_others() {
         sim.flood("b", 1);
         sim.run(Duration::from_millis(200));
     }
-    let delays = sim.sent.iter().filter(|sent| &*sent.lane.application == "b");
+    let delays = sim
+        .sent
+        .iter()
+        .filter(|sent| &*sent.lane.application == "b");
     assert!(delays.map(|sent| sent.delay).max().unwrap() < Duration::from_millis(100));
     assert_eq!(sim.sent_of("a"), 18, "two places are kept");
     assert_eq!(sim.held("a"), Some("InFlight"));
@@ -96,7 +116,10 @@ fn alone_an_application_has_all_places() {
 
 #[test]
 fn replays_get_little_beside_fresh_ones_and_all_without() {
-    let mut sim = Sim::new(&ingest(vec![application("a"), application("b")], vec![places(2)]));
+    let mut sim = Sim::new(&ingest(
+        vec![application("a"), application("b")],
+        vec![places(2)],
+    ));
     let replays = Lane {
         replay: true,
         ..lane("a")
@@ -114,7 +137,10 @@ fn replays_get_little_beside_fresh_ones_and_all_without() {
 
 #[test]
 fn keys_are_in_order_and_one_at_a_time() {
-    let mut sim = Sim::new(&ingest(vec![application("a")], vec![upstream("u"), upstream("v")]));
+    let mut sim = Sim::new(&ingest(
+        vec![application("a")],
+        vec![upstream("u"), upstream("v")],
+    ));
     for index in 0..2_000 {
         sim.add(&lane("a"), &(index % 7).to_string(), 1);
     }
@@ -124,7 +150,10 @@ fn keys_are_in_order_and_one_at_a_time() {
     for sent in &sim.sent {
         let (id, at) = &mut last[(sent.id % 7) as usize];
         assert!(sent.id > *id);
-        assert!(at.is_none_or(|at| sent.at >= at + sim.latency), "two at a time");
+        assert!(
+            at.is_none_or(|at| sent.at >= at + sim.latency),
+            "two at a time"
+        );
         (*id, *at) = (sent.id, Some(sent.at));
     }
 }

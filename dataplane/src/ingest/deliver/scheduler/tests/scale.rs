@@ -7,7 +7,9 @@ use super::sim::{Sim, application, ingest, lane, upstream};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn applications(count: usize) -> Vec<sluice_crds::config::Application> {
-    (0..count).map(|index| application(&format!("a{index}"))).collect()
+    (0..count)
+        .map(|index| application(&format!("a{index}")))
+        .collect()
 }
 
 #[test]
@@ -20,10 +22,17 @@ fn ten_thousand_applications_are_served_and_none_is_forgotten() {
     }
     sim.run(20 * SECOND);
     assert_eq!(sim.sent.len(), 30_000);
-    let mut first: Vec<_> = sim.sent[..10_000].iter().map(|sent| sent.lane.clone()).collect();
+    let mut first: Vec<_> = sim.sent[..10_000]
+        .iter()
+        .map(|sent| sent.lane.clone())
+        .collect();
     first.sort();
     first.dedup();
-    assert_eq!(first.len(), 10_000, "each is served once before one is served twice");
+    assert_eq!(
+        first.len(),
+        10_000,
+        "each is served once before one is served twice"
+    );
 }
 
 /// Time per entry sent while so many lanes wait for an upstream that takes one request at a time.
@@ -44,15 +53,27 @@ fn time_per_step(lanes: usize) -> Duration {
 fn a_step_does_not_cost_more_with_more_lanes() {
     let (few, many) = (time_per_step(50), time_per_step(10_000));
     // A hundredth of what a step over all lanes would take.
-    assert!(many < few * 10 + Duration::from_micros(200), "{few:?} {many:?}");
+    assert!(
+        many < few * 10 + Duration::from_micros(200),
+        "{few:?} {many:?}"
+    );
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Add { application: u8, key: u8, entries: u8 },
-    Run { millis: u16 },
+    Add {
+        application: u8,
+        key: u8,
+        entries: u8,
+    },
+    Run {
+        millis: u16,
+    },
     Fail(bool),
-    Pause { application: u8, paused: bool },
+    Pause {
+        application: u8,
+        paused: bool,
+    },
     Cap(Option<u32>),
     Unhealthy(bool),
 }

@@ -145,15 +145,18 @@ impl Sim {
         self.requests.insert(Token(id), request.clone());
         self.added.insert(id, self.now);
         *self.waiting.entry(lane.clone()).or_default() += 1;
-        self.store.entry(lane.clone()).or_default().push_back(Claimed {
-            id: EntryId(id.into()),
-            token: Token(id),
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            barrier: Bytes::new(),
-            cost,
-            attempts: 0,
-            request,
-        });
+        self.store
+            .entry(lane.clone())
+            .or_default()
+            .push_back(Claimed {
+                id: EntryId(id.into()),
+                token: Token(id),
+                key: Bytes::copy_from_slice(key.as_bytes()),
+                barrier: Bytes::new(),
+                cost,
+                attempts: 0,
+                request,
+            });
         self.changed = true;
         id
     }
@@ -177,7 +180,11 @@ impl Sim {
                 self.turn();
                 return;
             }
-            assert!(next > self.now, "wakes for nothing: {:?}", next - self.start);
+            assert!(
+                next > self.now,
+                "wakes for nothing: {:?}",
+                next - self.start
+            );
             self.now = next;
         }
     }
@@ -209,7 +216,10 @@ impl Sim {
             fed = true;
         }
         while let Some(load) = self.scheduler.next_load(self.now) {
-            let requests = load.entries.iter().map(|(_, token)| self.requests.get(token).cloned());
+            let requests = load
+                .entries
+                .iter()
+                .map(|(_, token)| self.requests.get(token).cloned());
             let requests = requests.collect();
             self.scheduler.loaded(&load, Some(requests), self.now);
             fed = true;
@@ -261,7 +271,8 @@ impl Sim {
                 SampleOutcome::Ok
             };
             let sample = Sample { latency, outcome };
-            self.scheduler.ended(upstream, Class::Queued, sample, self.now);
+            self.scheduler
+                .ended(upstream, Class::Queued, sample, self.now);
             if fails {
                 let again = self.now + Duration::from_secs(1);
                 self.scheduler.retry(attempt, again, 0, self.now);
@@ -277,12 +288,17 @@ impl Sim {
 
     pub(super) fn sent_of(&self, application: &str) -> usize {
         let sent = self.sent.iter();
-        sent.filter(|sent| &*sent.lane.application == application).count()
+        sent.filter(|sent| &*sent.lane.application == application)
+            .count()
     }
 
     pub(super) fn held(&self, application: &str) -> Option<&'static str> {
         let reports = self.scheduler.lane_reports();
-        let report = reports.iter().find(|report| &*report.lane.application == application);
-        report.and_then(|report| report.held).map(|held| held.why.as_str())
+        let report = reports
+            .iter()
+            .find(|report| &*report.lane.application == application);
+        report
+            .and_then(|report| report.held)
+            .map(|held| held.why.as_str())
     }
 }

@@ -7,7 +7,10 @@ use crate::ingest::limiter::{Class, Sample, SampleOutcome};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn sent_to(sim: &Sim, name: &str) -> usize {
-    sim.sent.iter().filter(|sent| &*sent.upstream == name).count()
+    sim.sent
+        .iter()
+        .filter(|sent| &*sent.upstream == name)
+        .count()
 }
 
 #[test]
@@ -42,7 +45,10 @@ fn lower_priorities_take_what_does_not_fit() {
 
 #[test]
 fn the_others_take_over_from_one_that_fails() {
-    let mut sim = Sim::new(&ingest(vec![application("a")], vec![upstream("u"), upstream("v")]));
+    let mut sim = Sim::new(&ingest(
+        vec![application("a")],
+        vec![upstream("u"), upstream("v")],
+    ));
     sim.failing = vec!["u".into()];
     sim.flood("a", 2_000);
     sim.run(60 * SECOND);
@@ -65,7 +71,10 @@ fn an_unhealthy_upstream_gets_nothing() {
 
 #[test]
 fn a_key_stays_where_it_was() {
-    let mut sim = Sim::new(&ingest(vec![application("a")], vec![upstream("u"), upstream("v")]));
+    let mut sim = Sim::new(&ingest(
+        vec![application("a")],
+        vec![upstream("u"), upstream("v")],
+    ));
     for round in 0..40 {
         for key in 0..6 {
             sim.add(&lane("a"), &key.to_string(), 1);
@@ -97,7 +106,10 @@ fn failing_upstreams_of_one_application_delay_no_other() {
         sim.flood("a", 1);
         sim.run(Duration::from_millis(50));
     }
-    let delays = sim.sent.iter().filter(|sent| &*sent.lane.application == "a");
+    let delays = sim
+        .sent
+        .iter()
+        .filter(|sent| &*sent.lane.application == "a");
     assert!(delays.map(|sent| sent.delay).max().unwrap() < Duration::from_millis(1));
 }
 
@@ -134,7 +146,10 @@ fn settings_change_without_forgetting_what_was_learned() {
     config.upstreams = vec![changed.into()];
     let changes = sim.scheduler.configure(Some(&config), sim.now);
     assert!(matches!(changes[..], [UpstreamChange::Changed(0, _)]));
-    assert_eq!(sim.scheduler.upstream_reports(sim.now)[0].limits.limit, learned);
+    assert_eq!(
+        sim.scheduler.upstream_reports(sim.now)[0].limits.limit,
+        learned
+    );
 }
 
 #[test]
@@ -173,6 +188,7 @@ fn calls_go_before_what_waits() {
         latency: SECOND,
         outcome: SampleOutcome::Ok,
     };
-    sim.scheduler.ended(upstream, Class::Proxied, sample, sim.now);
+    sim.scheduler
+        .ended(upstream, Class::Proxied, sample, sim.now);
     assert!(sim.scheduler.call("unknown", sim.now + SECOND).is_ok());
 }
