@@ -8,7 +8,7 @@ use http::header::{
     UPGRADE,
 };
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 
 use crate::ingest::entry::StoredRequest;
@@ -35,11 +35,14 @@ pub(super) fn outgoing(stored: &StoredRequest, address: &Address) -> Option<Outg
     *request.method_mut() = stored.method.clone();
     *request.uri_mut() = Uri::builder().path_and_query(target).build().ok()?;
     *request.headers_mut() = headers(stored, address)?;
+    if let Some(length) = length(stored) {
+        request.headers_mut().insert(CONTENT_LENGTH, length);
+    }
     Some(request)
 }
 
 fn headers(stored: &StoredRequest, address: &Address) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(stored.headers.len() + 3);
+    let mut headers = HeaderMap::with_capacity(stored.headers.len() + 4);
     headers.insert(HOST, address.host().clone());
     let mut forwarded_for: Vec<u8> = Vec::new();
     for (name, value) in &stored.headers {
@@ -58,6 +61,20 @@ fn headers(stored: &StoredRequest, address: &Address) -> Option<HeaderMap> {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     Some(headers)
+}
+
+/// Said wherever there is a body, and where one is expected: some servers insist.
+fn length(stored: &StoredRequest) -> Option<HeaderValue> {
+    let without_body = [
+        Method::GET,
+        Method::HEAD,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    let told = !stored.body.is_empty() || !without_body.contains(&stored.method);
+    told.then(|| stored.body.len().into())
 }
 
 /// Headers that speak about one connection, and the two that this one has its own of.

@@ -18,10 +18,10 @@ use sluice_crds::config::Delivery;
 
 use self::affinity::Affinity;
 use self::application::Application;
+use self::cap::Cap;
 use self::group::{Group, Upstream};
 use self::supply::Supply;
 use super::fair::{FairQueue, Flow};
-use super::gcra::Gcra;
 use super::hold::{Held, Hold};
 use super::lane::{Sending, Seq, Window};
 use crate::ingest::limiter::Class;
@@ -31,6 +31,7 @@ mod affinity;
 mod answers;
 mod application;
 mod calls;
+mod cap;
 mod group;
 mod report;
 mod settings;
@@ -111,8 +112,7 @@ pub(super) struct Scheduler {
     default_group: GroupId,
     upstreams: Slab<Upstream>,
     top: FairQueue,
-    cap: Option<Gcra>,
-    requests_per_minute: Option<u32>,
+    cap: Option<Cap>,
     capped_until: Option<Instant>,
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     affinity: Affinity,
@@ -205,13 +205,13 @@ impl Scheduler {
         }
         let application = &mut self.applications[self.lanes[id].application];
         if let Some(cap) = &mut application.cap
-            && let Err(until) = cap.check(now, head.cost)
+            && let Err(until) = cap.check(head.cost, now)
         {
             self.hold_lane(id, Hold::Cap, Some(until));
             return Step::Next;
         }
         if let Some(cap) = &mut self.cap
-            && let Err(until) = cap.check(now, head.cost)
+            && let Err(until) = cap.check(head.cost, now)
         {
             self.capped_until = Some(until);
             return Step::Stop;
@@ -298,14 +298,14 @@ impl Scheduler {
         cost: u32,
         now: Instant,
     ) {
-        if let Some(application) = application
-            && let Some(cap) = &mut self.applications[application].cap
-        {
-            cap.take(now, cost);
+        let take = |cap: &mut Cap| match class {
+            Class::Queued => cap.take(cost, now),
+            Class::Proxied => cap.take_call(cost, now),
+        };
+        if let Some(application) = application {
+            self.applications[application].cap.as_mut().map(take);
         }
-        if let Some(cap) = &mut self.cap {
-            cap.take(now, cost);
-        }
+        self.cap.as_mut().map(take);
         let state = &mut self.upstreams[upstream];
         state.limiter.sent(class, now);
         state.in_flight += 1;

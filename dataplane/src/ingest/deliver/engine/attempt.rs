@@ -244,7 +244,7 @@ fn backoff(delivery: &Delivery, failures: u32, chance: f64) -> Duration {
     Duration::from_secs_f64(full * (0.5 + chance / 2.0))
 }
 
-pub(super) fn unix_ms() -> u64 {
+pub(in crate::ingest) fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

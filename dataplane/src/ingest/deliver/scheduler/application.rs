@@ -5,16 +5,15 @@ use std::time::Instant;
 
 use sluice_crds::config::Delivery;
 
+use super::cap::Cap;
 use super::{GroupId, LaneId};
-use crate::ingest::deliver::gcra::Gcra;
 
 pub(super) struct Application {
     /// Empty: requests of unknown keys.
     pub(super) name: Arc<str>,
     pub(super) weight: u32,
     pub(super) paused: bool,
-    pub(super) requests_per_minute: Option<u32>,
-    pub(super) cap: Option<Gcra>,
+    pub(super) cap: Option<Cap>,
     pub(super) delivery: Arc<Delivery>,
     pub(super) group: GroupId,
     pub(super) lanes: Vec<LaneId>,

@@ -22,9 +22,14 @@ impl Scheduler {
             return Err(Held { why, until: None });
         }
         let (group, application) = self.call_scope(application);
+        let any_waits = self.knows_entries();
+        let application_waits = application.is_some_and(|id| {
+            let lanes = self.applications[id].lanes.iter();
+            lanes.copied().any(|lane| self.lanes[lane].window.len() > 0)
+        });
         if let Some(application) = application
             && let Some(cap) = &mut self.applications[application].cap
-            && let Err(at) = cap.check(now, CALL_COST)
+            && let Err(at) = cap.check_call(application_waits, CALL_COST, now)
         {
             return Err(Held {
                 why: Hold::Cap,
@@ -32,7 +37,7 @@ impl Scheduler {
             });
         }
         if let Some(cap) = &mut self.cap
-            && let Err(at) = cap.check(now, CALL_COST)
+            && let Err(at) = cap.check_call(any_waits, CALL_COST, now)
         {
             return Err(Held {
                 why: Hold::GlobalCap,

@@ -97,14 +97,13 @@ impl Scheduler {
 
     /// The first thing in the way of a lane that has something to send.
     fn held(&self, lane: &LaneState) -> Option<Held> {
-        let waits = lane.flow.waits() || lane.held.is_some();
-        if !waits || (lane.supply.waiting == 0 && lane.window.len() == 0) {
+        if lane.supply.waiting == 0 && lane.window.len() == 0 {
             return None;
         }
         if let Some(why) = self.stopped {
             return Some(Held { why, until: None });
         }
-        if lane.held.is_some() {
+        if !lane.flow.waits() {
             return lane.held;
         }
         if let Some(until) = self.capped_until {

@@ -14,11 +14,11 @@ use sluice_crds::config::{self, Delivery, Ingest, Ordering};
 
 use super::affinity::Affinity;
 use super::application::Application;
+use super::cap::Cap;
 use super::group::{Group, Upstream};
 use super::supply::Supply;
 use super::{ApplicationId, GroupId, LaneId, LaneState, Scheduler, UpstreamId};
 use crate::ingest::deliver::fair::{FairQueue, Flow};
-use crate::ingest::deliver::gcra::Gcra;
 use crate::ingest::deliver::lane::Window;
 use crate::ingest::limiter::{Limiter, LimiterSettings};
 use crate::store::queue::Lane;
@@ -57,7 +57,6 @@ impl Scheduler {
             upstreams: Slab::new(),
             top: FairQueue::default(),
             cap: None,
-            requests_per_minute: None,
             capped_until: None,
             timers: BinaryHeap::new(),
             affinity: Affinity::default(),
@@ -76,12 +75,7 @@ impl Scheduler {
     ) -> Vec<UpstreamChange> {
         let mut changes = Vec::new();
         let requests_per_minute = ingest.and_then(|ingest| ingest.requests_per_minute);
-        set_cap(
-            &mut self.cap,
-            &mut self.requests_per_minute,
-            requests_per_minute,
-            now,
-        );
+        Cap::configure(&mut self.cap, requests_per_minute, now);
         self.capped_until = None;
         if let Some(ingest) = ingest {
             self.delivery = Arc::new(ingest.delivery.clone());
@@ -221,12 +215,7 @@ impl Scheduler {
         application.configured = true;
         application.weight = wanted.weight;
         application.paused = wanted.paused;
-        set_cap(
-            &mut application.cap,
-            &mut application.requests_per_minute,
-            wanted.requests_per_minute,
-            now,
-        );
+        Cap::configure(&mut application.cap, wanted.requests_per_minute, now);
         self.move_application(id, group, delivery, now);
     }
 
@@ -237,12 +226,7 @@ impl Scheduler {
         application.configured = false;
         application.weight = 1;
         application.paused = false;
-        set_cap(
-            &mut application.cap,
-            &mut application.requests_per_minute,
-            None,
-            now,
-        );
+        Cap::configure(&mut application.cap, None, now);
         self.move_application(id, self.default_group, delivery, now);
     }
 
@@ -308,7 +292,6 @@ impl Scheduler {
             name: Arc::clone(&name),
             weight: 1,
             paused: false,
-            requests_per_minute: None,
             cap: None,
             delivery: Arc::clone(&self.delivery),
             group: self.default_group,
@@ -360,13 +343,6 @@ impl Scheduler {
             }
             keep
         });
-    }
-}
-
-fn set_cap(cap: &mut Option<Gcra>, known: &mut Option<u32>, wanted: Option<u32>, now: Instant) {
-    if *known != wanted {
-        *known = wanted;
-        *cap = wanted.map(|requests_per_minute| Gcra::new(requests_per_minute, now));
     }
 }
 

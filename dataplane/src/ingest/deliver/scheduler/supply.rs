@@ -124,6 +124,11 @@ impl Scheduler {
         self.forget_applications();
     }
 
+    /// Whether anything is queued, as far as claims have shown.
+    pub(super) fn knows_entries(&self) -> bool {
+        self.supply.entries > 0
+    }
+
     /// Puts a lane in the line for a claim when it needs one.
     pub(super) fn feed(&mut self, id: LaneId) {
         if self.wants(id)

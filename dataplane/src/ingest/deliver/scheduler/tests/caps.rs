@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use super::sim::{Sim, application, ingest, lane, upstream};
+use crate::ingest::limiter::{Class, Sample, SampleOutcome};
+use crate::store::queue::Lane;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -133,4 +135,51 @@ fn what_a_removed_application_left_is_delivered() {
     sim.run(SECOND);
     assert_eq!(sim.sent_of("a"), 10);
     assert!(sim.sent.iter().all(|sent| &*sent.upstream == "u"));
+}
+
+#[test]
+fn cheap_replays_do_not_hold_up_what_is_dear() {
+    let mut capped = application("a");
+    capped.requests_per_minute = Some(600);
+    let mut sim = Sim::new(&ingest(vec![capped], vec![upstream("u")]));
+    let replays = Lane {
+        replay: true,
+        ..lane("a")
+    };
+    for _ in 0..1_000 {
+        sim.add(&replays, "", 1);
+    }
+    sim.run(5 * SECOND);
+    for _ in 0..10 {
+        sim.add(&lane("a"), "", 20);
+    }
+    sim.run(30 * SECOND);
+    let dear = sim.sent.iter().filter(|sent| !sent.lane.replay).count();
+    assert_eq!(dear, 10);
+}
+
+#[test]
+fn calls_leave_half_of_a_cap_to_what_is_queued() {
+    let mut config = ingest(vec![application("a")], vec![upstream("u")]);
+    config.requests_per_minute = Some(6_000);
+    let mut sim = Sim::new(&config);
+    sim.flood("a", 5_000);
+    let mut calls = 0;
+    for _ in 0..1_000 {
+        while let Ok(upstream) = sim.scheduler.call("b", sim.now) {
+            calls += 1;
+            let sample = Sample {
+                latency: Duration::from_millis(1),
+                outcome: SampleOutcome::Ok,
+            };
+            sim.scheduler
+                .ended(upstream, Class::Proxied, sample, sim.now);
+        }
+        sim.run(Duration::from_millis(10));
+    }
+    let queued = sim.sent_of("a");
+    assert!(
+        (450..=550).contains(&calls) && (450..=560).contains(&queued),
+        "{calls} {queued}"
+    );
 }

@@ -176,7 +176,7 @@ fn calls_go_before_what_waits() {
     config.requests_per_minute = Some(600);
     let mut sim = Sim::new(&config);
     sim.flood("a", 1_000);
-    sim.run(10 * SECOND);
+    sim.run(Duration::from_millis(9_950));
     let held = sim.scheduler.call("a", sim.now).unwrap_err();
     assert_eq!(held.why.as_str(), "GlobalCap");
     sim.now = held.until.unwrap();
