@@ -1,7 +1,7 @@
 //! What a server knows of its users, and whether their requests come as their devices sent them.
 //!
-//! Pure. A device numbers its requests with `seq` from 1; a request that merges devices names the last number of the old
-//! one with `old_seq`. Requests without numbers are carried out all the same.
+//! Pure. A device numbers its requests with `seq` from 1; a request that merges devices names the last number of the
+//! old one with `old_seq`. Requests without numbers are carried out all the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -39,6 +39,8 @@ pub struct Settings {
     pub retry_after_s: Option<u32>,
     /// The first that fits is what happens.
     pub faults: Vec<Fault>,
+    /// Health checks fail, and nothing else.
+    pub ill: bool,
     /// Keys of known applications; empty: all are known.
     pub keys: Vec<String>,
     /// Salts of applications by key.
@@ -59,6 +61,7 @@ impl Default for Settings {
             concurrency: None,
             retry_after_s: None,
             faults: Vec::new(),
+            ill: false,
             keys: Vec::new(),
             salts: BTreeMap::new(),
             keep_requests: 0,

@@ -251,6 +251,9 @@ impl State {
     /// Whether health checks fail now, and how.
     #[must_use]
     pub fn sick(&self, now_ns: u64) -> Option<FaultKind> {
+        if self.settings.ill {
+            return Some(Fault::reply(503, "").kind);
+        }
         let general = |fault: &&Fault| fault.is_general() && fault.fits(now_ns, "", "", None);
         let fault = self.settings.faults.iter().find(general)?;
         (fault.share >= 1.0).then(|| fault.kind.clone())
