@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod bench;
+pub mod bench_ingest;
 pub mod client;
 pub mod http;
 pub mod http_load;
