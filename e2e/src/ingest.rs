@@ -23,6 +23,8 @@ pub const KEY: &str = "shopkey";
 pub struct Ingest {
     spec: Value,
     applications: Vec<Value>,
+    /// Certificate chain and key, PEM.
+    tls: Option<(String, String)>,
 }
 
 impl Ingest {
@@ -33,6 +35,7 @@ impl Ingest {
         Self {
             spec: ingest,
             applications: Vec::new(),
+            tls: None,
         }
         .application(APP, KEY, json!({}))
     }
@@ -41,6 +44,13 @@ impl Ingest {
     #[must_use]
     pub fn set(mut self, member: &str, value: Value) -> Self {
         self.spec[member] = value;
+        self
+    }
+
+    /// The listener speaks TLS.
+    #[must_use]
+    pub fn tls(mut self, certificate: String, key: String) -> Self {
+        self.tls = Some((certificate, key));
         self
     }
 
@@ -63,14 +73,25 @@ impl Ingest {
     /// The text of the manifest file.
     #[must_use]
     pub fn render(&self, port: u16) -> String {
-        let mut documents = vec![json!({
+        let mut documents = Vec::new();
+        let mut listener = json!({ "name": "web", "port": port, "protocol": "HTTP" });
+        if let Some((certificate, key)) = &self.tls {
+            listener["protocol"] = json!("HTTPS");
+            listener["tls"] = json!({ "certificateRef": { "name": "certificate" } });
+            documents.push(json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "certificate" },
+                "type": "kubernetes.io/tls",
+                "stringData": { "tls.crt": certificate, "tls.key": key },
+            }));
+        }
+        documents.push(json!({
             "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway", "metadata": { "name": "test" },
             "spec": {
-                "listeners": [{ "name": "web", "port": port, "protocol": "HTTP" }],
+                "listeners": [listener],
                 "ingest": self.spec,
                 "dataPlane": { "drain": { "timeout": "2s" } },
             },
-        })];
+        }));
         documents.extend(self.applications.iter().cloned());
         let texts: Vec<String> = documents.iter().map(|d| format!("{d:#}\n")).collect();
         texts.join("---\n")
