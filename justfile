@@ -50,6 +50,11 @@ bench-relay *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
     target/release/bench-relay {{ARGS}}
 
+# Ingest beside nginx, with millions waiting, and in a spike (--kill): accept, deliver, backlog, spike
+bench-ingest *ARGS:
+    cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
+    SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-ingest {{ARGS}}
+
 # Writes the CRDs from the types in crds/src
 crds:
     cargo run --locked --quiet --package sluice-crds --bin crdgen -- crds/yaml

@@ -25,6 +25,7 @@ system_packages() {
   command -v git >/dev/null || missing+=(git)
   command -v node >/dev/null || missing+=(nodejs)
   command -v npm >/dev/null || missing+=(npm)
+  command -v go >/dev/null || missing+=(golang-go)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   [ ${#missing[@]} = 0 ] && return
   step "Installing ${missing[*]}"

@@ -4,10 +4,17 @@
 
 pub mod api;
 pub mod bench;
+pub mod bench_ingest;
 pub mod client;
 pub mod http;
+pub mod http_load;
+pub mod httpbin;
+pub mod ingest;
 pub mod load;
 pub mod manifest;
+pub mod readme;
 pub mod sdk;
 pub mod sluice;
+pub mod tap;
 pub mod token;
+pub mod upstream;

@@ -4,6 +4,7 @@
 //! never runs against an old one; `SLUICE_BIN` names another. With `ORACLE` naming a Centrifugo binary, tests of
 //! the protocol run against that instead, which shows that what they expect is right.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -123,6 +124,33 @@ impl Drop for Scratch {
     }
 }
 
+/// How to start a server.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Text of the manifest, whose listener has `port`.
+    pub text: String,
+    pub port: u16,
+    /// A free one when not given.
+    pub admin: Option<SocketAddr>,
+    /// Further arguments of `standalone`.
+    pub arguments: Vec<String>,
+    /// A program and its arguments that runs the server, as the same process in the end.
+    pub wrapper: Vec<String>,
+}
+
+impl Launch {
+    #[must_use]
+    pub fn new(text: String, port: u16) -> Self {
+        Self {
+            text,
+            port,
+            admin: None,
+            arguments: Vec::new(),
+            wrapper: Vec::new(),
+        }
+    }
+}
+
 /// A running server.
 pub struct Sluice {
     child: Child,
@@ -138,47 +166,53 @@ impl Sluice {
     /// Starts with a manifest and waits until it is ready.
     pub async fn start(manifest: &Manifest) -> Result<Self> {
         let port = free_port()?;
-        let oracle = std::env::var_os("ORACLE");
-        let text = match oracle {
-            Some(_) => manifest.render_for_centrifugo(port),
-            None => manifest.render(port),
-        };
-        Self::launch(&text, port, oracle.map(PathBuf::from)).await
+        if let Some(centrifugo) = std::env::var_os("ORACLE") {
+            let scratch = Scratch::new()?;
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let mut command = Command::new(centrifugo);
+            let text = manifest.render_for_centrifugo(port);
+            command.arg("-c").arg(scratch.write("config.json", &text)?);
+            return Self::spawn(command, scratch, address, address, "/health").await;
+        }
+        Self::launch(Launch::new(manifest.render(port), port)).await
     }
 
     /// Starts with the text of a manifest whose listener has this port.
     pub async fn start_text(text: &str, port: u16) -> Result<Self> {
-        Self::launch(text, port, None).await
+        Self::launch(Launch::new(text.to_owned(), port)).await
     }
 
-    async fn launch(text: &str, port: u16, oracle: Option<PathBuf>) -> Result<Self> {
+    /// Starts as described and waits until it is ready.
+    pub async fn launch(launch: Launch) -> Result<Self> {
         let scratch = Scratch::new()?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let (mut command, admin, ready) = match oracle {
-            Some(centrifugo) => {
-                let mut command = Command::new(centrifugo);
-                command.arg("-c").arg(scratch.write("config.json", text)?);
-                (command, address, "/health")
-            }
-            None => {
-                let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-                let mut command = Command::new(binary()?);
-                command
-                    .arg("standalone")
-                    .arg(scratch.write("gateway.yaml", text)?);
-                command.args([
-                    "--bind",
-                    "127.0.0.1",
-                    "--admin",
-                    &admin.to_string(),
-                    "--log-format",
-                    "json",
-                ]);
-                (command, admin, "/readyz")
-            }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, launch.port));
+        let admin = match launch.admin {
+            Some(admin) => admin,
+            None => SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)),
         };
+        let mut words: Vec<OsString> = launch.wrapper.iter().map(OsString::from).collect();
+        words.push(binary()?.into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .arg("standalone")
+            .arg(scratch.write("gateway.yaml", &launch.text)?)
+            .args(["--bind", "127.0.0.1"])
+            .args(["--admin", &admin.to_string()])
+            .args(["--log-format", "json"])
+            .args(&launch.arguments);
+        Self::spawn(command, scratch, address, admin, "/readyz").await
+    }
+
+    async fn spawn(
+        mut command: Command,
+        scratch: Scratch,
+        address: SocketAddr,
+        admin: SocketAddr,
+        ready: &str,
+    ) -> Result<Self> {
         // Nothing but this process must answer on the port.
-        ensure!(TcpListener::bind(address).is_ok(), "port {port} is in use");
+        ensure!(TcpListener::bind(address).is_ok(), "{address} is in use");
         let mut child = command
             .current_dir(scratch.path())
             .stdin(Stdio::null())
@@ -251,6 +285,13 @@ impl Sluice {
             .args(["-c", &format!("kill -{name} {}", self.pid())])
             .status()?;
         ensure!(status.success(), "kill -{name} {} failed", self.pid());
+        Ok(())
+    }
+
+    /// Kills it as `kill -9` does and waits until it is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
     }
 

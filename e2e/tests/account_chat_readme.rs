@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use sluice_e2e::readme::Readme;
 use sluice_e2e::sdk::{Script, Sdks, describe};
 use sluice_e2e::sluice::{Scratch, Sluice, root};
 
@@ -13,55 +14,19 @@ const SOON: Duration = Duration::from_secs(20);
 /// Fixed in the example manifest.
 const PORT: u16 = 8000;
 
-struct Readme {
-    /// Language and text of each fenced block, in order.
-    blocks: Vec<(String, String)>,
-}
-
-impl Readme {
-    fn read() -> Result<Self> {
-        let text = std::fs::read_to_string(root().join("README.md"))?;
-        let mut blocks = Vec::new();
-        let mut lines = text.lines();
-        while let Some(line) = lines.next() {
-            if let Some(language) = line.strip_prefix("```") {
-                let block: Vec<&str> = lines.by_ref().take_while(|l| *l != "```").collect();
-                blocks.push((language.to_owned(), block.join("\n") + "\n"));
-            }
-        }
-        Ok(Self { blocks })
-    }
-
-    /// The only block of a language that holds this text.
-    fn block(&self, language: &str, holds: &str) -> Result<&str> {
-        let mut fitting = self
-            .blocks
-            .iter()
-            .filter(|(l, t)| l == language && t.contains(holds));
-        let (_, text) = fitting
-            .next()
-            .with_context(|| format!("no {language} block with {holds}"))?;
-        ensure!(
-            fitting.next().is_none(),
-            "several {language} blocks with {holds}"
-        );
-        Ok(text)
-    }
-
-    /// The last line of a shell block, with paths that exist here.
-    fn command(&self, holds: &str, sdks: &Sdks, directory: &Path) -> Result<Command> {
-        let block = self.block("sh", holds)?;
-        let line = block.lines().last().context("an empty block")?;
-        let line = line.replace(
-            "/tmp/sluice-chat/bin/python",
-            &sdks.python().display().to_string(),
-        );
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", &format!("exec {line}")])
-            .current_dir(directory);
-        Ok(command)
-    }
+/// The last line of a shell block, with paths that exist here.
+fn command(readme: &Readme, holds: &str, sdks: &Sdks, directory: &Path) -> Result<Command> {
+    let block = readme.block("sh", holds)?;
+    let line = block.lines().last().context("an empty block")?;
+    let line = line.replace(
+        "/tmp/sluice-chat/bin/python",
+        &sdks.python().display().to_string(),
+    );
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("exec {line}")])
+        .current_dir(directory);
+    Ok(command)
 }
 
 #[test]
@@ -110,7 +75,7 @@ async fn pasted_clients_of_an_account_chat_and_others_see_nothing() -> Result<()
         sdks.node().join("node_modules"),
         scratch.path().join("examples/node_modules"),
     )?;
-    let start = |holds: &str| Script::start(readme.command(holds, &sdks, scratch.path())?);
+    let start = |holds: &str| Script::start(command(&readme, holds, &sdks, scratch.path())?);
 
     let mut eve = start("eve other")?;
     eve.line(SOON, |l| l == "online: eve").context("eve")?;

@@ -1,0 +1,300 @@
+//! Gateways that ingest, for tests: a manifest as a value, a server with a data directory that outlives it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::http::{self, Answer};
+use crate::http_load::outcome::Outcome;
+use crate::http_load::shape::device_name;
+use crate::sluice::{Launch, Scratch, Sluice, binary, free_port};
+use crate::upstream::handle::Upstream;
+
+/// Name and key of the application every test gateway has.
+pub const APP: &str = "shop";
+pub const KEY: &str = "shopkey";
+
+/// A gateway's manifest. Words are the manifest's own.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    spec: Value,
+    applications: Vec<Value>,
+    /// Certificate chain and key, PEM.
+    tls: Option<(String, String)>,
+}
+
+impl Ingest {
+    /// Everything as it is by default, one upstream, one application.
+    #[must_use]
+    pub fn new(upstream: &str) -> Self {
+        let ingest = json!({ "upstreams": [{ "name": "main", "url": upstream }] });
+        Self {
+            spec: ingest,
+            applications: Vec::new(),
+            tls: None,
+        }
+        .application(APP, KEY, json!({}))
+    }
+
+    /// Sets a member of `spec.ingest`.
+    #[must_use]
+    pub fn set(mut self, member: &str, value: Value) -> Self {
+        self.spec[member] = value;
+        self
+    }
+
+    /// The listener speaks TLS.
+    #[must_use]
+    pub fn tls(mut self, certificate: String, key: String) -> Self {
+        self.tls = Some((certificate, key));
+        self
+    }
+
+    /// Adds an application with one key, or replaces the one of this name.
+    #[must_use]
+    pub fn application(mut self, name: &str, key: &str, more: Value) -> Self {
+        let mut spec = json!({ "gatewayRef": { "name": "test" }, "keys": [{ "value": key }] });
+        for (member, value) in more.as_object().into_iter().flatten() {
+            spec[member] = value.clone();
+        }
+        self.applications
+            .retain(|application| application["metadata"]["name"] != name);
+        self.applications.push(json!({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "Application",
+            "metadata": { "name": name }, "spec": spec,
+        }));
+        self
+    }
+
+    /// The text of the manifest file.
+    #[must_use]
+    pub fn render(&self, port: u16) -> String {
+        let mut documents = Vec::new();
+        let mut listener = json!({ "name": "web", "port": port, "protocol": "HTTP" });
+        if let Some((certificate, key)) = &self.tls {
+            listener["protocol"] = json!("HTTPS");
+            listener["tls"] = json!({ "certificateRef": { "name": "certificate" } });
+            documents.push(json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "certificate" },
+                "type": "kubernetes.io/tls",
+                "stringData": { "tls.crt": certificate, "tls.key": key },
+            }));
+        }
+        documents.push(json!({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway", "metadata": { "name": "test" },
+            "spec": {
+                "listeners": [listener],
+                "ingest": self.spec,
+                "dataPlane": { "drain": { "timeout": "2s" } },
+            },
+        }));
+        documents.extend(self.applications.iter().cloned());
+        let texts: Vec<String> = documents.iter().map(|d| format!("{d:#}\n")).collect();
+        texts.join("---\n")
+    }
+}
+
+/// A running gateway and its data directory.
+pub struct Gateway {
+    pub sluice: Sluice,
+    launch: Launch,
+    data: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Gateway {
+    /// Starts one with a data directory of its own.
+    pub async fn start(ingest: &Ingest) -> Result<Self> {
+        Self::start_in(ingest, |_| Ok(Vec::new())).await
+    }
+
+    /// Starts one under a program that `wrapper` names for the data directory.
+    pub async fn start_in(
+        ingest: &Ingest,
+        wrapper: impl FnOnce(&Path) -> Result<Vec<String>>,
+    ) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let data = scratch.path().join("data");
+        std::fs::create_dir(&data)?;
+        let port = free_port()?;
+        let launch = Launch {
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], free_port()?))),
+            arguments: vec!["--data-dir".to_owned(), data.display().to_string()],
+            wrapper: wrapper(&data)?,
+            ..Launch::new(ingest.render(port), port)
+        };
+        Ok(Self {
+            sluice: Sluice::launch(launch.clone()).await?,
+            launch,
+            data,
+            _scratch: scratch,
+        })
+    }
+
+    /// Starts it again, on the same ports and data, after [`Gateway::kill`].
+    pub async fn restart(&mut self) -> Result<()> {
+        self.sluice = Sluice::launch(self.launch.clone()).await?;
+        Ok(())
+    }
+
+    /// Changes the manifest, for the running server and for restarts.
+    pub fn rewrite(&mut self, ingest: &Ingest) -> Result<()> {
+        self.launch.text = ingest.render(self.launch.port);
+        self.sluice.rewrite_text(&self.launch.text)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) -> Result<()> {
+        self.sluice.kill()
+    }
+
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.sluice.address
+    }
+
+    /// One request, `GET` without a body.
+    pub async fn get(&self, target: &str) -> Result<Answer> {
+        http::get(self.address(), target).await
+    }
+
+    /// An event of the test application, as small as can be.
+    pub async fn event(&self, device: &str, seq: u64) -> Result<Answer> {
+        self.get(&event(KEY, device, seq)).await
+    }
+
+    /// JSON of the admin port.
+    pub async fn admin(&self, path: &str) -> Result<Value> {
+        let answer = http::get(self.sluice.admin, path).await?;
+        ensure!(
+            answer.status == 200,
+            "{path}: {} {}",
+            answer.status,
+            answer.text()
+        );
+        answer.json()
+    }
+
+    /// A metric's sum over the series whose labels hold this text.
+    pub async fn metric(&self, name: &str, labels: &str) -> Result<f64> {
+        let page = self.sluice.metrics().await?;
+        let mut sum = None;
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
+            if found == name && found_labels.contains(labels) {
+                *sum.get_or_insert(0.0) += value.parse::<f64>()?;
+            }
+        }
+        // A series appears with its first value.
+        Ok(sum.unwrap_or(0.0))
+    }
+
+    /// Requests that wait, of all applications.
+    pub async fn waiting(&self) -> Result<f64> {
+        self.metric("sluice_ingest_queue_entries", "").await
+    }
+
+    /// Requests that match, page by page, as the admin port shows them.
+    pub async fn find(&self, filter: &str) -> Result<Vec<Value>> {
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self
+                .admin(&format!("/requests?{filter}&limit=500{after}"))
+                .await?;
+            let found = page["requests"]
+                .as_array()
+                .context("no requests in the page")?;
+            all.extend(found.iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Waits until nothing waits.
+    pub async fn drained(&self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            let waiting = self.waiting().await?;
+            if waiting == 0.0 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let lanes = self.admin("/lanes").await;
+                anyhow::bail!("{waiting} still wait after {within:?}: {lanes:?}");
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Runs `sluice requests` against it; its standard output.
+    pub fn requests(&self, arguments: &[&str]) -> Result<String> {
+        let output = std::process::Command::new(binary()?)
+            .arg("requests")
+            .args(arguments)
+            .args(["--admin", &self.sluice.admin.to_string()])
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "sluice requests {arguments:?}: {}",
+            crate::sdk::describe(&output)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The same with `--output json`.
+    pub fn requests_json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.requests(&[arguments, &["--output", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+}
+
+/// The target of an event request.
+#[must_use]
+pub fn event(key: &str, device: &str, seq: u64) -> String {
+    format!(
+        "/i?app_key={key}&device_id={device}&timestamp=1790000000000&seq={seq}&events=%5B%7B%22key%22%3A%22e%22%7D%5D"
+    )
+}
+
+/// Every request of the load that was acknowledged was carried out, in order, none twice; the number carried out though
+/// never acknowledged comes back, which is at most what was left in doubt.
+pub async fn nothing_lost(upstream: &Upstream, outcome: &Outcome) -> Result<u64> {
+    let users = upstream.users().await?;
+    let mut more = 0;
+    for (device, acked) in outcome.devices() {
+        let done = users
+            .get(&device_name(device))
+            .map_or(0, |user| user.applied);
+        ensure!(
+            done >= acked,
+            "device {device}: {acked} acknowledged, {done} carried out"
+        );
+        more += done - acked;
+    }
+    let stats = upstream.stats().await?;
+    ensure!(
+        stats.missing == 0 && stats.out_of_order == 0 && stats.overlaps == 0,
+        "order is broken: {stats:?}"
+    );
+    ensure!(
+        more <= outcome.in_doubt.len() as u64,
+        "{more} carried out that nobody sent; {} in doubt",
+        outcome.in_doubt.len()
+    );
+    Ok(more)
+}

@@ -1,0 +1,182 @@
+//! Caps hold in every window of a second, and what is allowed is used.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use sluice_e2e::http_load::schedule::Phase;
+use sluice_e2e::http_load::{Load, Plan};
+use sluice_e2e::ingest::{Gateway, Ingest, KEY};
+use sluice_e2e::upstream::analysis::{done_per_second, is_done, max_in_window};
+use sluice_e2e::upstream::handle::Upstream;
+use sluice_e2e::upstream::record::Record;
+use sluice_e2e::upstream::settings::Settings;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a cap allows in any second: its rate with 5 %, and a burst of two seconds' worth.
+fn allowed(per_second: f64) -> usize {
+    (per_second * 1.05 + per_second * 2.0) as usize + 1
+}
+
+fn cap(per_second: f64) -> Value {
+    json!({ "requestsPerMinute": (per_second * 60.0) as u32 })
+}
+
+fn of_app(records: &[Record], app: &str) -> Vec<Record> {
+    records.iter().filter(|r| &*r.app == app).cloned().collect()
+}
+
+#[tokio::test]
+async fn an_application_s_and_the_gateway_s_cap_hold_in_every_second() -> Result<()> {
+    let (app, all) = (40.0, 80.0);
+    let upstream = Upstream::start(Settings {
+        service_ms: 5.0,
+        ..Settings::default()
+    })
+    .await?;
+    let ingest = Ingest::new(&upstream.url())
+        .set("throttle", cap(all))
+        .application("shop", KEY, json!({ "throttle": cap(app) }))
+        .application("game", "gamekey", json!({}));
+    let gateway = Gateway::start(&ingest).await?;
+    let load = |key, first_device| {
+        let mut plan = Plan::new(gateway.address(), key, vec![Phase::rate(300.0, 2.0)]);
+        plan.first_device = first_device;
+        Load::start(plan)
+    };
+    let (shop, game) = (load(KEY, 0)?, load("gamekey", 10_000)?);
+    let outcomes = (shop.outcome().await?, game.outcome().await?);
+    assert_eq!((outcomes.0.acked, outcomes.1.acked), (600, 600));
+    // A lane that the cap holds says so.
+    let held = gateway
+        .metric("sluice_ingest_lane_held", "application=\"shop\"")
+        .await?;
+    ensure!(held > 0.0, "{}", gateway.admin("/lanes").await?);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+
+    let records = upstream.records().await?;
+    let first = records.iter().map(|r| r.arrived_ns).min().unwrap_or(0);
+    let of_shop = of_app(&records, KEY);
+    let most = (
+        max_in_window(&of_shop, SECOND),
+        max_in_window(&records, SECOND),
+    );
+    ensure!(
+        most.0 <= allowed(app),
+        "{} of the application in a second",
+        most.0
+    );
+    ensure!(most.1 <= allowed(all), "{} in a second", most.1);
+    // After the burst only the rate is left.
+    let second = |n: u64| first + n * 1_000_000_000;
+    let late = |records: &[Record]| -> Vec<Record> {
+        records
+            .iter()
+            .filter(|r| r.arrived_ns > second(3))
+            .cloned()
+            .collect()
+    };
+    let most = (
+        max_in_window(&late(&of_shop), SECOND),
+        max_in_window(&late(&records), SECOND),
+    );
+    ensure!(
+        most.0 <= (app * 1.05) as usize + 1,
+        "{} of the application in a late second",
+        most.0
+    );
+    ensure!(
+        most.1 <= (all * 1.05) as usize + 1,
+        "{} in a late second",
+        most.1
+    );
+    // And all of it is used while there is something to send.
+    let used = (
+        done_per_second(&of_shop, second(3), second(8)),
+        done_per_second(&records, second(3), second(8)),
+    );
+    ensure!(
+        used.0 >= app * 0.95 && used.1 >= all * 0.95,
+        "{used:?} of ({app}, {all}) per second"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bulk_request_counts_for_what_is_in_it() -> Result<()> {
+    let per_second = 100.0;
+    let upstream = Upstream::start(Settings {
+        service_ms: 5.0,
+        ..Settings::default()
+    })
+    .await?;
+    let ingest = Ingest::new(&upstream.url()).application(
+        "shop",
+        KEY,
+        json!({ "throttle": cap(per_second) }),
+    );
+    let gateway = Gateway::start(&ingest).await?;
+    const ITEMS: u64 = 10;
+    for bulk in 0..80 {
+        let items: Vec<Value> = (0..ITEMS)
+            .map(|item| json!({ "device_id": format!("d{bulk}"), "timestamp": 1, "seq": item + 1, "begin_session": 1 }))
+            .collect();
+        let target = format!("/i/bulk?app_key={KEY}");
+        let body = format!("requests={}", encode(&json!(items).to_string()));
+        let form = [("Content-Type", "application/x-www-form-urlencoded")];
+        let answer =
+            sluice_e2e::http::request(gateway.address(), "POST", &target, &form, body.as_bytes())
+                .await?;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    gateway.drained(Duration::from_secs(20)).await?;
+    let records: Vec<Record> = upstream
+        .records()
+        .await?
+        .into_iter()
+        .filter(is_done)
+        .collect();
+    assert_eq!(records.len(), 800);
+    let most = max_in_window(&records, SECOND);
+    ensure!(
+        most <= allowed(per_second) + ITEMS as usize,
+        "{most} items in a second"
+    );
+    // 800 items with a burst of 200 take six seconds.
+    let times = records.iter().map(|r| r.arrived_ns);
+    let took = times.clone().max().unwrap_or(0) - times.min().unwrap_or(0);
+    ensure!((5.0..7.0).contains(&(took as f64 / 1e9)), "{took} ns");
+    Ok(())
+}
+
+fn encode(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+#[tokio::test]
+async fn a_cap_that_is_changed_takes_effect_while_it_runs() -> Result<()> {
+    let upstream = Upstream::start(Settings {
+        service_ms: 5.0,
+        ..Settings::default()
+    })
+    .await?;
+    let capped = |per_second| {
+        Ingest::new(&upstream.url()).application(
+            "shop",
+            KEY,
+            json!({ "throttle": cap(per_second) }),
+        )
+    };
+    let mut gateway = Gateway::start(&capped(10.0)).await?;
+    for seq in 1..=120_u64 {
+        gateway
+            .event(&format!("d{}", seq % 12), seq.div_ceil(12))
+            .await?;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = upstream.stats().await?.applied;
+    ensure!(before < 80, "{before} after two seconds of 10/s");
+    gateway.rewrite(&capped(500.0))?;
+    gateway.drained(Duration::from_secs(5)).await
+}

@@ -1,0 +1,169 @@
+//! Several upstreams share the load, and one that dies is replaced by the others.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use sluice_e2e::http_load::outcome::Outcome;
+use sluice_e2e::http_load::schedule::Phase;
+use sluice_e2e::http_load::shape::device_name;
+use sluice_e2e::http_load::{Load, Plan};
+use sluice_e2e::ingest::{Gateway, Ingest, KEY};
+use sluice_e2e::load::clock::now_ns;
+use sluice_e2e::upstream::analysis::is_done;
+use sluice_e2e::upstream::handle::Upstream;
+use sluice_e2e::upstream::record::Record;
+use sluice_e2e::upstream::settings::{Fault, FaultKind, Settings};
+use tokio::time::sleep;
+
+async fn upstream() -> Result<Upstream> {
+    Upstream::start(Settings {
+        workers: 5,
+        service_ms: 50.0,
+        line: 30,
+        ..Settings::default()
+    })
+    .await
+}
+
+fn both(first: &Upstream, second: &Upstream, priority: u32) -> Ingest {
+    let upstreams: Value = json!([
+        { "name": "main", "url": first.url() },
+        { "name": "spare", "url": second.url(), "priority": priority },
+    ]);
+    Ingest::new("http://127.0.0.1:1").set("upstreams", upstreams)
+}
+
+/// What both carried out, in the order in which it was done.
+async fn all_done(first: &Upstream, second: &Upstream) -> Result<Vec<Record>> {
+    let mut records = first.records().await?;
+    records.extend(second.records().await?);
+    records.retain(is_done);
+    records.sort_by_key(|record| record.done_ns);
+    Ok(records)
+}
+
+/// Every request was carried out, and those of a device in order, whichever upstream got them; how many were repeated.
+fn in_order(records: &[Record], outcome: &Outcome) -> Result<usize> {
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut again = 0;
+    for record in records {
+        let last = last.entry(&record.device).or_default();
+        match record.seq {
+            seq if seq == *last + 1 => *last = seq,
+            seq if seq == *last => again += 1,
+            seq => anyhow::bail!("{} {seq} after {last}", record.device),
+        }
+    }
+    for (device, acked) in outcome.devices() {
+        let done = last.get(device_name(device).as_str()).copied().unwrap_or(0);
+        ensure!(
+            done == acked,
+            "device {device}: {acked} acknowledged, {done} carried out"
+        );
+    }
+    Ok(again)
+}
+
+#[tokio::test]
+async fn one_of_two_dies_and_the_other_takes_all() -> Result<()> {
+    let (first, second) = (upstream().await?, upstream().await?);
+    let gateway = Gateway::start(&both(&first, &second, 0)).await?;
+    let load = Load::start(Plan::new(
+        gateway.address(),
+        KEY,
+        vec![Phase::rate(80.0, 15.0)],
+    ))?;
+    sleep(Duration::from_secs(4)).await;
+    first.fail(&[Fault::of(FaultKind::Down)]).await?;
+    let (died_ns, shared) = (now_ns(), first.stats().await?.applied);
+    sleep(Duration::from_secs(5)).await;
+    first.heal().await?;
+    let outcome = load.outcome().await?;
+    gateway.drained(Duration::from_secs(30)).await?;
+    assert_eq!((outcome.acked, outcome.refused()), (1200, 0));
+    let records = all_done(&first, &second).await?;
+    let again = in_order(&records, &outcome)?;
+    // At most what was on its way to the one that died.
+    ensure!(again <= 20, "{again} carried out twice");
+    ensure!(shared > 80, "only {shared} of 320 went to the first");
+    // The other one took the load within two seconds and lost nothing of it.
+    let second_s = |n: u64| died_ns + n * 1_000_000_000;
+    let took = second
+        .records()
+        .await?
+        .iter()
+        .filter(|r| is_done(r) && (second_s(2)..second_s(4)).contains(&r.done_ns))
+        .count();
+    ensure!(took >= 140, "{took} in two seconds of 80/s");
+    // And the first is used again when it is back.
+    let back = first.stats().await?.applied - shared;
+    ensure!(back > 20, "only {back} went to the first after it was back");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_spare_one_is_used_only_when_the_main_one_cannot_take_more() -> Result<()> {
+    let (first, second) = (upstream().await?, upstream().await?);
+    let gateway = Gateway::start(&both(&first, &second, 1)).await?;
+    let quiet = Load::start(Plan::new(
+        gateway.address(),
+        KEY,
+        vec![Phase::rate(40.0, 5.0)],
+    ))?;
+    let outcome = quiet.outcome().await?;
+    gateway.drained(Duration::from_secs(10)).await?;
+    let spare = second.stats().await?.applied;
+    ensure!(
+        spare <= outcome.acked / 20,
+        "{spare} of {} went to the spare one",
+        outcome.acked
+    );
+    let mut plan = Plan::new(gateway.address(), KEY, vec![Phase::rate(180.0, 6.0)]);
+    plan.first_device = 10_000;
+    let loud = Load::start(plan)?.outcome().await?;
+    // 100/s of the main one would leave 480 after six seconds.
+    sleep(Duration::from_secs(2)).await;
+    let waiting = gateway.waiting().await?;
+    ensure!(
+        waiting < 200.0,
+        "{waiting} wait although there is a spare one"
+    );
+    gateway.drained(Duration::from_secs(20)).await?;
+    let taken = second.stats().await?.applied - spare;
+    ensure!(
+        taken > 200,
+        "{taken} of {} went to the spare one",
+        loud.acked
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_that_fails_its_health_checks_gets_nothing() -> Result<()> {
+    let (first, second) = (upstream().await?, upstream().await?);
+    let health = json!({ "path": "/ping", "interval": "1s" });
+    let upstreams = json!([
+        { "name": "main", "url": first.url(), "health": health },
+        { "name": "spare", "url": second.url(), "health": health },
+    ]);
+    let ingest = Ingest::new("http://127.0.0.1:1").set("upstreams", upstreams);
+    let gateway = Gateway::start(&ingest).await?;
+    // Requests of devices would be answered well, only checks fail.
+    first.set(json!({ "ill": true })).await?;
+    sleep(Duration::from_secs(5)).await;
+    let before = first.stats().await?.applied;
+    let plan = Plan::new(gateway.address(), KEY, vec![Phase::rate(50.0, 3.0)]);
+    let outcome = Load::start(plan)?.outcome().await?;
+    gateway.drained(Duration::from_secs(10)).await?;
+    assert_eq!(first.stats().await?.applied, before);
+    assert_eq!(second.stats().await?.applied, outcome.acked);
+    first.set(json!({ "ill": false })).await?;
+    sleep(Duration::from_secs(4)).await;
+    let mut plan = Plan::new(gateway.address(), KEY, vec![Phase::rate(50.0, 3.0)]);
+    plan.first_device = 10_000;
+    Load::start(plan)?.outcome().await?;
+    ensure!(first.stats().await?.applied > before + 20, "not used again");
+    Ok(())
+}
