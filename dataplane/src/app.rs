@@ -66,6 +66,7 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         registry: Arc::new(registry),
         config: config.clone(),
         log: telemetry::control(),
+        routes: Vec::new(),
     };
     let admin = Admin::bind(args.admin, state)
         .await

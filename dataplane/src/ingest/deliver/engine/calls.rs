@@ -209,12 +209,16 @@ fn streamed(
         _ => SampleOutcome::Ok,
     };
     remove_hop_headers(&mut head.headers);
-    let body = Streamed {
+    let mut body = Streamed {
         body,
         place: Some(place),
         connection: Some(connection),
         stall: None,
     };
+    if body.is_end_stream() {
+        // Nobody asks an empty body for its end.
+        body.end();
+    }
     Response::from_parts(head, body.boxed())
 }
 
