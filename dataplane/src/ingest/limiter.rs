@@ -43,6 +43,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 /// Without a request for this long, limits are what was good then, not what is good now.
 const IDLE: Duration = Duration::from_secs(60);
+/// When more than this part of the last twenty or so answers are failures, the upstream fails as a whole.
+const FAILING: f64 = 0.5;
+const FAILING_WEIGHT: f64 = 0.05;
 /// A gap after which a window says nothing about rates.
 const GAP: Duration = Duration::from_secs(1);
 
@@ -60,6 +63,10 @@ pub struct Limiter {
     window: Window,
     /// Answers per second, smoothed.
     goodput: f64,
+    /// The best of it, lately: where slow start leads after an outage.
+    best: f64,
+    /// Of the last answers about this part were failures.
+    failing_share: f64,
     retry_after_until: Option<Instant>,
     /// How long the upstream asked to be left alone; what follows depends on it.
     retry_after_length: Duration,
@@ -86,6 +93,8 @@ impl Limiter {
             timeout: Timeout::new(),
             window: Window::new(now),
             goodput: 0.0,
+            best: 0.0,
+            failing_share: 0.0,
             retry_after_until: None,
             retry_after_length: Duration::ZERO,
             lowered_at: None,
@@ -145,6 +154,8 @@ impl Limiter {
             self.breaker.probed(ProbeEnd::Unknown, sent_at, 0.5, now);
             return;
         };
+        let failed = matches!(kind, Kind::RateLimited | Kind::Overloaded);
+        self.failing_share += FAILING_WEIGHT * (f64::from(u8::from(failed)) - self.failing_share);
         if !self.breaker.is_closed() {
             self.probe_ended(kind, sent_at, now);
             return;
@@ -154,7 +165,7 @@ impl Limiter {
             (Some(sent_at), Some(lowered_at)) => sent_at >= lowered_at,
             (None, Some(_)) => false,
         };
-        if self.trips(kind, sample.outcome, now) {
+        if self.trips(kind, now) {
             self.opened(now);
             return;
         }
@@ -167,12 +178,12 @@ impl Limiter {
             self.window.restart(now, false);
             return;
         }
-        let is_answer = matches!(kind, Kind::Ok | Kind::Answered);
-        if is_current || is_answer {
+        if is_current || !failed {
             let latency = is_current.then_some(sample.latency);
             self.window.add(class, kind, latency);
         }
-        if self.window.is_due(self.base.value_s(), now) {
+        // A pause that the upstream asked for is no part of the window.
+        if self.window.is_due(self.base.value_s(), now) || self.retry_after_until.is_some() {
             self.decide(now);
         }
     }
@@ -190,7 +201,7 @@ impl Limiter {
 
     /// The upstream as a whole fails: what it answers is not the fault of the request that got it.
     pub fn is_failing(&self) -> bool {
-        !self.breaker.is_closed()
+        self.breaker.is_failing() || self.failing_share > FAILING
     }
 
     pub fn snapshot(&self, now: Instant) -> Snapshot {
@@ -218,6 +229,10 @@ impl Limiter {
     }
 
     fn has_room(&self, class: Class, now: Instant) -> bool {
+        if !self.breaker.is_closed() {
+            // Probes are few, and must not wait for the end of requests that may never be answered.
+            return f64::from(self.total_in_flight()) < self.flight.max();
+        }
         let mut limit = self.flight.limit();
         if let Some(probe) = self.base.probe_limit() {
             limit = limit.min(probe);
@@ -251,13 +266,18 @@ impl Limiter {
         {
             self.retry_after_until = None;
             if self.retry_after_length >= LONG_PAUSE {
-                self.pace.restart(0.5, self.goodput, now);
+                let floor = self.restart_rate();
+                self.pace.restart(0.5, self.best, floor, now);
                 self.cause = Cause::Recovery;
             }
             self.window.restart(now, false);
         }
         let quiet = now.saturating_duration_since(self.active_at);
-        if self.total_in_flight() > 0 || quiet < GAP {
+        // At a low rate a gap may be no more than the pause between two requests.
+        let gap = GAP.max(Duration::from_secs_f64(
+            3.0 / self.pace.rate().unwrap_or(f64::INFINITY),
+        ));
+        if self.total_in_flight() > 0 || quiet < gap {
             return;
         }
         self.active_at = now;
@@ -276,8 +296,8 @@ impl Limiter {
     }
 
     fn record_retry_after(&mut self, outcome: SampleOutcome, now: Instant) {
-        let (SampleOutcome::RateLimited { retry_after }
-        | SampleOutcome::Overloaded { retry_after }) = outcome
+        let (SampleOutcome::RateLimited { retry_after } | SampleOutcome::Overloaded { retry_after }) =
+            outcome
         else {
             return;
         };

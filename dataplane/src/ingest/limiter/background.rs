@@ -20,6 +20,8 @@ const SHARE_MAX: f64 = 0.95;
 pub(super) struct Restore {
     pub(super) limit: f64,
     pub(super) rate: Option<f64>,
+    /// There is nothing left to lower: what still fails does not fail for load.
+    pub(super) is_floor: bool,
 }
 
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl Background {
     pub(super) fn is_exceeded(&self, counts: Counts) -> bool {
         let total = f64::from(counts.total);
         let expected = total * self.share;
-        let noise = 3.0 * (expected * (1.0 - self.share)).sqrt();
+        let noise = 4.0 * (expected * (1.0 - self.share)).sqrt();
         f64::from(counts.refused) > expected + noise + 0.01 * total
     }
 
@@ -104,13 +106,17 @@ impl Background {
             return None;
         }
         let block = std::mem::take(&mut self.block).measure();
+        if limits.is_floor && block.share > CLEAN {
+            self.reference = None;
+            self.share = block.share.min(SHARE_MAX);
+            return Some(limits);
+        }
         self.judge(block)
     }
 
-    /// After an outage nothing that came before says anything.
-    pub(super) fn reset(&mut self) {
+    /// In an outage nothing can be compared.
+    pub(super) fn interrupt(&mut self) {
         self.block = Block::default();
-        self.reference = None;
     }
 
     fn judge(&mut self, block: Measured) -> Option<Restore> {

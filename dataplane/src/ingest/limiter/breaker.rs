@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 /// Failures in a row that open it, at least.
 const FAILURES_MIN: u32 = 5;
-/// And for how long there was nothing else. A refused connection says enough at once.
+/// And for how long there was nothing else: refusals overtake answers. Shorter when there were more of them.
+const SPAN_S: f64 = 1.0;
 const SPAN_MIN_S: f64 = 0.1;
 const OPEN_FIRST: Duration = Duration::from_millis(500);
 /// An upstream that comes back is seen after at most this and a quarter.
-const OPEN_MAX: Duration = Duration::from_secs(5);
+const OPEN_MAX: Duration = Duration::from_secs(4);
 /// Unanswered probes at a time: enough to span the longest timeout one may wait.
 const PROBES_MAX: u32 = 8;
 
@@ -59,6 +60,11 @@ impl Breaker {
         self.open.is_none()
     }
 
+    /// Not closed, or about to open.
+    pub(super) fn is_failing(&self) -> bool {
+        self.open.is_some() || self.failures >= FAILURES_MIN
+    }
+
     /// `None`: a request may start now.
     pub(super) fn wait(&self, now: Instant) -> Option<Instant> {
         let open = self.open.as_ref()?;
@@ -77,20 +83,18 @@ impl Breaker {
     }
 
     /// A failure while closed; `true`: it has just opened. `usual` is the share of failures that has nothing to do with
-    /// load, `at_once` says that the failure needs no time to be believed.
-    pub(super) fn failed(&mut self, usual: f64, base_s: f64, at_once: bool, now: Instant) -> bool {
+    /// load.
+    pub(super) fn failed(&mut self, usual: f64, base_s: f64, now: Instant) -> bool {
         if self.open.is_some() {
             return false;
         }
         self.failures = self.failures.saturating_add(1);
         let since = *self.failing_since.get_or_insert(now);
         let span_s = now.saturating_duration_since(since).as_secs_f64();
-        let span_needed_s = if at_once {
-            0.0
-        } else {
-            (1.5 * base_s).clamp(SPAN_MIN_S, 10.0)
-        };
-        if self.failures < failures_needed(usual) || span_s < span_needed_s {
+        let needed = failures_needed(usual);
+        let is_many = self.failures >= 2 * needed;
+        let span_needed_s = (1.5 * base_s).clamp(if is_many { SPAN_MIN_S } else { SPAN_S }, 10.0);
+        if self.failures < needed || span_s < span_needed_s {
             return false;
         }
         self.open = Some(Open {

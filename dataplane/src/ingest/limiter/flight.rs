@@ -5,16 +5,20 @@
 
 use std::time::{Duration, Instant};
 
+use super::window::Median;
+
 /// Where a limiter starts: enough to measure with, little enough for any upstream.
-const INITIAL: f64 = 2.0;
+const INITIAL: f64 = 1.0;
+/// What is left of any limit after a pause.
+const LEFT: f64 = 2.0;
 /// Growth per window while nothing speaks against it, and later.
 const FAST_GROWTH: f64 = 1.5;
 const GROWTH: f64 = 1.1;
 /// Growth near the end of what latency allows.
 const SLOW_GROWTH: f64 = 1.02;
-/// Median latency over base above which requests queue up at the upstream, and where growth gets slow.
-const TOLERANCE: f64 = 1.5;
-const COMFORT: f64 = 1.25;
+/// Time in the upstream's queue, in mean service times, above which the limit falls, and where growth gets slow.
+const TOLERANCE: f64 = 0.5;
+const COMFORT: f64 = 0.25;
 /// Queueing that is not worth a decision, where base latency is so short that noise looks like it.
 const SLACK_S: f64 = 0.003;
 /// How long the point of the last refusal is believed.
@@ -38,6 +42,9 @@ pub(super) struct Flight {
     /// Where the upstream refused, and when.
     cap: Option<(f64, Instant)>,
     hold_until: Instant,
+    /// Answers per second at the last fast growth, and how often in a row growth brought no more of them.
+    grown_at: f64,
+    in_vain: u32,
     /// The limit at the first of the latency cuts in a row.
     falling_from: Option<f64>,
 }
@@ -61,6 +68,8 @@ impl Flight {
             threshold: f64::INFINITY,
             cap: None,
             hold_until: now,
+            grown_at: 0.0,
+            in_vain: 0,
             falling_from: None,
         }
     }
@@ -74,19 +83,29 @@ impl Flight {
         self.set(self.limit);
     }
 
+    pub(super) fn is_floor(&self) -> bool {
+        self.limit <= self.bounds.min
+    }
+
     pub(super) fn max(&self) -> f64 {
         self.bounds.max
     }
 
-    /// A window without refusals. `held`: the limit was what bounded the load.
+    /// A window without refusals. `base` is the base latency and how much longer the mean is than the median; `held`: the
+    /// limit was what bounded the load.
     pub(super) fn follow(
         &mut self,
-        median_s: f64,
-        base_s: f64,
+        median: Median,
+        base: (f64, f64),
+        goodput: f64,
         held: bool,
         now: Instant,
     ) -> Change {
-        let tolerated = tolerated_s(base_s, TOLERANCE);
+        let Median {
+            value_s: median_s,
+            noise,
+        } = median;
+        let tolerated = noise * tolerated_s(base, TOLERANCE);
         if median_s > tolerated {
             return self.fall(tolerated / median_s);
         }
@@ -94,16 +113,13 @@ impl Flight {
         if !held || now < self.hold_until {
             return Change::None;
         }
-        let comfortable = median_s <= tolerated_s(base_s, COMFORT);
-        if !comfortable {
-            self.threshold = self.threshold.min(self.limit);
-        }
+        let comfortable = median_s <= noise * tolerated_s(base, COMFORT);
         let step = if let Some(near) = self.near_cap(now) {
             near
         } else if !comfortable {
             ((SLOW_GROWTH - 1.0) * self.limit).max(0.25)
         } else if self.limit < self.threshold {
-            (FAST_GROWTH - 1.0) * self.limit
+            self.fast_step(goodput)
         } else {
             ((GROWTH - 1.0) * self.limit).max(0.5)
         };
@@ -127,19 +143,21 @@ impl Flight {
         self.falling_from = None;
     }
 
-    /// After an outage.
-    pub(super) fn restart(&mut self, now: Instant) {
+    /// After an outage. `unanswered` requests, probes most of all, may take up places for long.
+    pub(super) fn restart(&mut self, unanswered: u32, now: Instant) {
         self.threshold = self.limit;
-        self.set((0.25 * self.limit).max(INITIAL));
+        self.grown_at = 0.0;
+        self.set((0.25 * self.limit).max(LEFT.min(self.limit)) + f64::from(unanswered));
         self.hold_until = now;
         self.falling_from = None;
     }
 
     /// After a time without requests: what was good then may be too much now.
     pub(super) fn forget(&mut self, idle: Duration, now: Instant) {
+        self.grown_at = 0.0;
         let kept = 0.5f64.powf(idle.as_secs_f64() / FORGET_S);
         self.threshold = self.threshold.min(self.limit);
-        self.set((kept * self.limit).max(INITIAL.min(self.limit)));
+        self.set((kept * self.limit).max(LEFT.min(self.limit)));
         self.hold_until = now;
     }
 
@@ -171,6 +189,22 @@ impl Flight {
         }
     }
 
+    /// Growth that brings no more answers ends fast growth: requests get lost, or wait where latency does not show it.
+    fn fast_step(&mut self, goodput: f64) -> f64 {
+        if goodput > 1.1 * self.grown_at {
+            self.in_vain = 0;
+            self.grown_at = goodput;
+        } else {
+            self.in_vain += 1;
+        }
+        if self.in_vain >= 1 {
+            self.in_vain = 0;
+            self.threshold = self.limit / FAST_GROWTH;
+            return self.threshold - self.limit;
+        }
+        ((FAST_GROWTH - 1.0) * self.limit).max(1.0)
+    }
+
     /// The step near the point of the last refusal.
     fn near_cap(&mut self, now: Instant) -> Option<f64> {
         let (cap, at) = self.cap?;
@@ -186,8 +220,8 @@ impl Flight {
     }
 }
 
-/// The median that is taken for an upstream without a queue, `factor` times its base and at least a little above it.
-fn tolerated_s(base_s: f64, factor: f64) -> f64 {
-    let little = (base_s + SLACK_S).min(2.9 * base_s);
-    (factor * base_s).max(little)
+/// The median of an upstream where requests wait for `queue` mean service times, and at least a little above the base.
+fn tolerated_s((base_s, skew): (f64, f64), queue: f64) -> f64 {
+    let little_s = (base_s + SLACK_S).min(2.9 * base_s);
+    (base_s * (1.0 + queue * skew)).max(little_s)
 }

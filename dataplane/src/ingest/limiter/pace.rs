@@ -17,6 +17,9 @@ const PROXIED_AHEAD_S: f64 = 0.2;
 const HOLD: Duration = Duration::from_secs(2);
 /// Where the goodput at the last cut is no longer taken for the upstream's limit.
 const NEAR_END: f64 = 1.1;
+const CAREFUL_S: (f64, f64) = (10.0, 40.0);
+/// Where the limit in flight is what keeps refusals away.
+const CAREFUL_DAMPED_S: (f64, f64) = (10.0, 25.0);
 /// Growth per second beyond it, doubled every [`BOLD_DOUBLING_S`].
 const BOLD_GROWTH: f64 = 0.05;
 const BOLD_GROWTH_MAX: f64 = 0.5;
@@ -35,6 +38,8 @@ pub(super) struct Pace {
     /// Seconds of growth beyond the last cut.
     bold_s: f64,
     slow_start: bool,
+    /// How long after a cut growth is very careful, and careful.
+    careful_s: (f64, f64),
 }
 
 impl Pace {
@@ -47,6 +52,7 @@ impl Pace {
             cut_at: now,
             bold_s: 0.0,
             slow_start: false,
+            careful_s: CAREFUL_S,
         }
     }
 
@@ -84,14 +90,23 @@ impl Pace {
         self.next = self.next.max(earliest) + Duration::from_secs_f64(1.0 / rate);
     }
 
-    /// The upstream refused: down to what came through, but not by more than `floor` of what was sent.
-    pub(super) fn cut(&mut self, goodput: f64, sent_rate: f64, floor: f64, now: Instant) {
-        let before = self
-            .rate
-            .unwrap_or(f64::INFINITY)
-            .min(1.5 * sent_rate.max(goodput));
-        let wanted = (0.97 * goodput).max(floor * before);
-        self.set(wanted.min(self.rate.unwrap_or(f64::INFINITY)), now);
+    /// The upstream refused for the rate: down to what came through, but by no more than to `keep` of what was sent.
+    pub(super) fn cut(&mut self, goodput: f64, sent_rate: f64, keep: f64, now: Instant) {
+        self.careful_s = CAREFUL_S;
+        self.lower(goodput, sent_rate, keep, 0.0, now);
+    }
+
+    /// The upstream had too much to do and refused in floods.
+    pub(super) fn damp(&mut self, goodput: f64, sent_rate: f64, keep: f64, floor: f64, now: Instant) {
+        self.careful_s = CAREFUL_DAMPED_S;
+        self.lower(goodput, sent_rate, keep, floor, now);
+    }
+
+    fn lower(&mut self, goodput: f64, sent_rate: f64, keep: f64, floor: f64, now: Instant) {
+        let current = self.rate.unwrap_or(f64::INFINITY);
+        let before = current.min(1.5 * sent_rate.max(goodput));
+        let wanted = (0.97 * goodput).max(keep * before).max(floor);
+        self.set(wanted.min(current).max(floor), now);
         self.good = goodput;
         self.hold_until = now + HOLD;
         self.cut_at = now;
@@ -127,8 +142,8 @@ impl Pace {
             return 0.0;
         }
         match since_cut_s {
-            ..10.0 => 0.002,
-            ..40.0 => 0.01,
+            since_s if since_s < self.careful_s.0 => 0.002,
+            since_s if since_s < self.careful_s.1 => 0.01,
             _ => {
                 self.bold_s += seconds;
                 let doublings = (self.bold_s / BOLD_DOUBLING_S).min(8.0);
@@ -138,9 +153,9 @@ impl Pace {
     }
 
     /// After an outage or a pause: a share of what was good, doubled every second.
-    pub(super) fn restart(&mut self, share: f64, goodput: f64, now: Instant) {
+    pub(super) fn restart(&mut self, share: f64, goodput: f64, floor: f64, now: Instant) {
         self.good = self.good.max(goodput);
-        let start = (share * self.good).max(2.0);
+        let start = (share * self.good).max(floor);
         self.set(start, now);
         self.hold_until = now;
         self.slow_start = true;

@@ -10,12 +10,14 @@ use super::Class;
 const SAMPLES_MAX: usize = 256;
 /// A median of fewer says little.
 pub(super) const MEDIAN_SAMPLES_MIN: usize = 5;
+/// Latencies that are kept for the next window when there are no more.
+const KEPT_BELOW: usize = 24;
 /// Answers after which a window may close before its longest time.
-const ANSWERS_MIN: u32 = 8;
+const ANSWERS_MIN: u32 = 5;
 const WINDOW_MIN_S: f64 = 0.25;
 const WINDOW_MAX_S: f64 = 2.0;
 /// A flood of refusals is not watched for a whole window.
-const FLOOD_WINDOW_S: f64 = 0.05;
+const FLOOD_WINDOW_S: f64 = 0.02;
 const FLOOD_REFUSALS: u32 = 10;
 
 /// Latencies in seconds, the newest [`SAMPLES_MAX`].
@@ -44,15 +46,43 @@ impl Samples {
         self.oldest = 0;
     }
 
+    pub(super) fn mean(&self) -> f64 {
+        self.values.iter().sum::<f64>() / self.values.len().max(1) as f64
+    }
+
     /// `None` for fewer than [`MEDIAN_SAMPLES_MIN`]. Reorders the samples.
-    pub(super) fn median(&mut self) -> Option<f64> {
-        if self.values.len() < MEDIAN_SAMPLES_MIN {
+    pub(super) fn median(&mut self) -> Option<Median> {
+        let count = self.values.len();
+        if count < MEDIAN_SAMPLES_MIN {
             return None;
         }
-        let middle = self.values.len() / 2;
-        let (_, median, _) = self.values.select_nth_unstable_by(middle, f64::total_cmp);
-        Some(*median)
+        let (lower, median, upper) = self
+            .values
+            .select_nth_unstable_by(count / 2, f64::total_cmp);
+        let median_s = *median;
+        let (_, low, _) = lower.select_nth_unstable_by(lower.len() / 2, f64::total_cmp);
+        let low_s = *low;
+        let high_s = if upper.is_empty() {
+            median_s
+        } else {
+            let middle = upper.len() / 2;
+            *upper.select_nth_unstable_by(middle, f64::total_cmp).1
+        };
+        // About one and a half standard errors of a median.
+        let spread = (high_s - low_s) / median_s.max(1e-6);
+        Some(Median {
+            value_s: median_s,
+            noise: 1.0 + (1.5 * spread / (count as f64).sqrt()).min(1.0),
+        })
     }
+}
+
+/// What is in the middle of some latencies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Median {
+    pub(super) value_s: f64,
+    /// The factor by which chance may have raised it.
+    pub(super) noise: f64,
 }
 
 /// How one attempt ended, as far as windows care.
@@ -95,11 +125,11 @@ impl Window {
         }
     }
 
-    /// Starts anew, but keeps latencies too few for a median when `keep_samples`.
+    /// Starts anew, but keeps latencies when they are few and `keep_samples`: they were measured under the same limits.
     pub(super) fn restart(&mut self, now: Instant, keep_samples: bool) {
         let [mut queued, mut proxied] = std::mem::take(&mut self.latencies);
         for samples in [&mut queued, &mut proxied] {
-            if !keep_samples || samples.len() >= MEDIAN_SAMPLES_MIN {
+            if !keep_samples || samples.len() >= KEPT_BELOW {
                 samples.clear();
             }
         }
@@ -152,13 +182,9 @@ impl Window {
     }
 
     /// Of the class that says most: queued requests are alike, proxied calls are whatever people ask for.
-    pub(super) fn median(&mut self) -> Option<(Class, f64, usize)> {
+    pub(super) fn median(&mut self) -> Option<(Class, Median)> {
         [Class::Queued, Class::Proxied]
             .into_iter()
-            .find_map(|class| {
-                let samples = &mut self.latencies[class.index()];
-                let count = samples.len();
-                samples.median().map(|median| (class, median, count))
-            })
+            .find_map(|class| Some((class, self.latencies[class.index()].median()?)))
     }
 }
