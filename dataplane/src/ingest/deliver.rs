@@ -1,5 +1,4 @@
 //! Sends what waits to the upstreams, fairly and at the rate they can take.
-<<<<<<< HEAD
 //!
 //! One thread does it all, and nothing of it is shared: `scheduler` decides what is sent next (pure, with `lane`, `fair` and
 //! `gcra`), `engine` carries it out. Entries come from the queue by need; an entry leaves its lane when its verdict is
@@ -23,7 +22,7 @@ use crate::store::queue::Queue;
 
 mod engine;
 mod fair;
-mod gcra;
+pub mod gcra;
 pub mod hold;
 mod lane;
 mod outgoing;
@@ -114,7 +113,3 @@ impl DeliverHandle {
 
 #[cfg(test)]
 mod tests;
-=======
-
-pub mod gcra;
->>>>>>> ing-limiter

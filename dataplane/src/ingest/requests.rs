@@ -83,7 +83,9 @@ impl Routes for Requests {
             let mut answer = json_answer(status, &json!({ "error": error }));
             if status == StatusCode::METHOD_NOT_ALLOWED {
                 let allowed = HeaderValue::from_str(&error);
-                allowed.map(|allowed| answer.headers_mut().insert(ALLOW, allowed)).ok();
+                allowed
+                    .map(|allowed| answer.headers_mut().insert(ALLOW, allowed))
+                    .ok();
             }
             answer
         }))
@@ -109,7 +111,10 @@ impl Requests {
     }
 
     async fn list(&self, query: &Query) -> Result<Value, Refusal> {
-        let page = self.queue.find(&query.filter, query.after, query.limit).await?;
+        let page = self
+            .queue
+            .find(&query.filter, query.after, query.limit)
+            .await?;
         Ok(json!({
             "requests": page.found.iter().map(json::found).collect::<Vec<_>>(),
             "next": page.next.map(|id| id.to_string()),

@@ -24,7 +24,7 @@ use crate::store::queue::OrderingKey;
 pub use self::reply::{SUCCESS, problem};
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 /// What devices send whose owner switched tracking off.
 const NOBODY: &[u8] = b"00000000-0000-0000-0000-000000000000";

@@ -85,8 +85,16 @@ impl Requests {
     async fn all(&self, mut query: Query, action: Action) -> Result<Value, Refusal> {
         // What is replayed now must not be found again when it is delivered.
         let now_ms = now_ms();
-        query.filter.until_ms = Some(query.filter.until_ms.map_or(now_ms, |until| until.min(now_ms)));
-        let page = self.queue.find(&query.filter, query.after, query.limit).await?;
+        query.filter.until_ms = Some(
+            query
+                .filter
+                .until_ms
+                .map_or(now_ms, |until| until.min(now_ms)),
+        );
+        let page = self
+            .queue
+            .find(&query.filter, query.after, query.limit)
+            .await?;
         let deadline = Instant::now() + BULK_TIME_MAX;
         let (mut matched, mut done, mut skipped) = (0, 0, 0);
         let mut next = page.next;
@@ -155,20 +163,32 @@ impl Requests {
             request,
         };
         self.queue.append(entry).await?;
-        let was_parked = found.verdict.as_ref().is_some_and(|verdict| verdict.outcome == Outcome::Parked);
+        let was_parked = found
+            .verdict
+            .as_ref()
+            .is_some_and(|verdict| verdict.outcome == Outcome::Parked);
         if !was_parked {
             return Ok(Some(new));
         }
-        if self.queue.dismiss(found.id, dismissal(found, Outcome::Replayed)).await? {
+        if self
+            .queue
+            .dismiss(found.id, dismissal(found, Outcome::Replayed))
+            .await?
+        {
             return Ok(Some(new));
         }
         // Another operator was faster, and one repetition is enough.
-        self.queue.dismiss(new, dismissal(found, Outcome::Discarded)).await?;
+        self.queue
+            .dismiss(new, dismissal(found, Outcome::Discarded))
+            .await?;
         Ok(None)
     }
 
     async fn discard_found(&self, found: &Found) -> Result<bool, QueueError> {
-        let discarded = self.queue.dismiss(found.id, dismissal(found, Outcome::Discarded)).await?;
+        let discarded = self
+            .queue
+            .dismiss(found.id, dismissal(found, Outcome::Discarded))
+            .await?;
         if discarded {
             self.metrics.discarded();
         }

@@ -113,7 +113,9 @@ mod tests {
     #[test]
     fn everything_is_read() {
         let id = EntryId(7 << 80);
-        let text = format!("application=a%20b&key=%ff+x%zz&from=1700000000&state=parked&after={id}&limit=7");
+        let text = format!(
+            "application=a%20b&key=%ff+x%zz&from=1700000000&state=parked&after={id}&limit=7"
+        );
         let query = Query::parse(&text).unwrap();
         let expected = Query {
             filter: Filter {
@@ -137,7 +139,15 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for text in ["x=1", "state=gone", "limit=0", "limit=1001", "after=7", "from=yesterday", "application=%ff"] {
+        for text in [
+            "x=1",
+            "state=gone",
+            "limit=0",
+            "limit=1001",
+            "after=7",
+            "from=yesterday",
+            "application=%ff",
+        ] {
             assert!(Query::parse(text).is_err(), "{text}");
         }
     }

@@ -27,7 +27,10 @@ pub(super) fn check(head: &request::Parts) -> Result<(), Refusal> {
     }
     let is_same_site = text(&FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));
     let is_same_origin = head.headers.get(ORIGIN).is_none_or(|origin| {
-        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        let origin = origin
+            .to_str()
+            .ok()
+            .and_then(|origin| origin.split_once("://"));
         origin.is_some_and(|(_, origin)| origin == host)
     });
     if !is_same_site || !is_same_origin {
@@ -70,12 +73,28 @@ mod tests {
     #[test]
     fn hosts() {
         for host in [
-            "127.0.0.1:8081", "127.0.0.1", "[::1]:8081", "[::1]", "localhost:8081", "LOCALHOST", "pod-0:1",
-            "sluice.prod.svc:8081", "sluice.prod.svc.cluster.local", "a.localhost",
+            "127.0.0.1:8081",
+            "127.0.0.1",
+            "[::1]:8081",
+            "[::1]",
+            "localhost:8081",
+            "LOCALHOST",
+            "pod-0:1",
+            "sluice.prod.svc:8081",
+            "sluice.prod.svc.cluster.local",
+            "a.localhost",
         ] {
             assert!(is_local(host), "{host}");
         }
-        for host in ["evil.example", "evil.example:8081", "", ":1", "localhost.evil.example", "a:b", "svc.evil"] {
+        for host in [
+            "evil.example",
+            "evil.example:8081",
+            "",
+            ":1",
+            "localhost.evil.example",
+            "a:b",
+            "svc.evil",
+        ] {
             assert!(!is_local(host), "{host}");
         }
     }

@@ -26,7 +26,10 @@ pub(super) fn found(found: &Found) -> Value {
     let mut shown = Map::new();
     let accepted_ms = found.id.accepted_ms();
     shown.insert("id".to_owned(), found.id.to_string().into());
-    shown.insert("application".to_owned(), application(&found.lane.application).into());
+    shown.insert(
+        "application".to_owned(),
+        application(&found.lane.application).into(),
+    );
     put_bytes(&mut shown, "key", &found.key);
     if !found.barrier.is_empty() {
         put_bytes(&mut shown, "barrier", &found.barrier);
@@ -95,15 +98,23 @@ pub(super) fn request(stored: Bytes) -> Value {
 /// "retired", "inFlight", "limitInFlight", "limitRate", "goodput", "breaker", "retryAfterMs", "baseLatencyMs", "timeoutMs",
 /// "limitsSetBy"}]}`
 pub(super) fn report(report: &Report) -> Value {
-    let lanes: Vec<Value> = report.lanes.iter().map(|lane| lane_json(lane, report.at)).collect();
+    let lanes: Vec<Value> = report
+        .lanes
+        .iter()
+        .map(|lane| lane_json(lane, report.at))
+        .collect();
     let upstreams = report.upstreams.iter();
-    let upstreams: Vec<Value> = upstreams.map(|upstream| upstream_json(upstream, report.at)).collect();
+    let upstreams: Vec<Value> = upstreams
+        .map(|upstream| upstream_json(upstream, report.at))
+        .collect();
     json!({ "at": format_ms(now_ms()), "lanes": lanes, "upstreams": upstreams })
 }
 
 fn lane_json(lane: &LaneReport, at: Instant) -> Value {
     let held = lane.held.map(|held| {
-        let retry = held.until.map(|until| millis(until.saturating_duration_since(at)));
+        let retry = held
+            .until
+            .map(|until| millis(until.saturating_duration_since(at)));
         json!({ "reason": held.why.as_str(), "retryInMs": retry })
     });
     json!({
@@ -137,8 +148,8 @@ fn upstream_json(upstream: &UpstreamReport, at: Instant) -> Value {
     let limits = &upstream.limits;
     let breaker = match limits.breaker {
         BreakerState::Closed => "Closed",
-        BreakerState::Open { .. } => "Open",
-        BreakerState::Probing => "Probing",
+        BreakerState::Open => "Open",
+        BreakerState::HalfOpen => "HalfOpen",
     };
     let retry_after = limits.retry_after_until;
     json!({

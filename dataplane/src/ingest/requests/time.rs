@@ -98,7 +98,12 @@ fn fraction(rest: &str) -> Option<(i64, i64)> {
     let (hours, minutes) = offset.split_once(':')?;
     let (hours, minutes) = (hours.parse::<u8>().ok()?, minutes.parse::<u8>().ok()?);
     let valid = offset.len() == 5 && hours < 24 && minutes < 60;
-    valid.then(|| (millis, sign * (i64::from(hours) * 3600 + i64::from(minutes) * 60)))
+    valid.then(|| {
+        (
+            millis,
+            sign * (i64::from(hours) * 3600 + i64::from(minutes) * 60),
+        )
+    })
 }
 
 /// Days since 1970-01-01 of a date in the Gregorian calendar; years begin in March, so that leap days end them.
@@ -116,7 +121,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     (year + era * 400 + i64::from(month <= 2), month, day)
 }
 

@@ -33,7 +33,7 @@ pub(super) fn application(name: &str, key: &str, salt: Option<&str>) -> Arc<Appl
 }
 
 /// Applications `shop` (key `abc`) and `salted` (key `salty`, salt `pepper`).
-pub(in super::super) fn config(change: impl FnOnce(&mut Ingest)) -> Arc<Ingest> {
+pub(crate) fn config(change: impl FnOnce(&mut Ingest)) -> Arc<Ingest> {
     let mut ingest = Ingest {
         accept: Accept {
             dialect: Dialect::Countly,
@@ -67,7 +67,7 @@ pub(in super::super) fn config(change: impl FnOnce(&mut Ingest)) -> Arc<Ingest> 
     Arc::new(ingest)
 }
 
-pub(in super::super) fn table(change: impl FnOnce(&mut Ingest)) -> Table {
+pub(crate) fn table(change: impl FnOnce(&mut Ingest)) -> Table {
     Table::new(config(change), |_| Counter::default())
 }
 

@@ -57,17 +57,10 @@ fn bodies_that_are_not_what_they_say() {
     let id = "/i?app_key=abc&device_id=d";
     let ask = |kind: &str, body: &[u8]| send(&table, &Method::POST, id, kind, body);
     let invalid = || replied(400, "Invalid request body");
-    for body in [
-        "{",
-        "[]",
-        "7",
-        "{} x",
-        "\"a\"",
-        "nul",
-    ] {
+    for body in ["{", "[]", "7", "{} x", "\"a\"", "nul"] {
         assert_eq!(ask(JSON, body.as_bytes()), invalid(), "{body}");
     }
-    assert_eq!(ask(JSON, b"{\"a\":\"\xff\"}"), invalid());
+    assert_eq!(ask(JSON, b"{\"device_id\":\"\xff\"}"), invalid());
     assert_eq!(ask("multipart/form-data", b"--x--"), invalid());
     assert_eq!(
         ask("multipart/form-data; boundary=x", b"--x\r\n"),
