@@ -90,7 +90,7 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         registry: Arc::new(registry),
         config: config.clone(),
         log: telemetry::control(),
-        requests: ingest.as_ref().map(Ingest::requests),
+        routes: ingest.iter().map(Ingest::requests).collect(),
     };
     let admin = Admin::bind(args.admin, state)
         .await

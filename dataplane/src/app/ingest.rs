@@ -8,13 +8,14 @@ use prometheus_client::registry::Registry;
 use sluice_crds::config::GatewayConfig;
 use tokio::sync::watch;
 
+use crate::admin::Routes;
 use crate::args::StandaloneArgs;
 use crate::drain::Watcher;
 use crate::ingest::accept::{self, Accept};
 use crate::ingest::deliver::{Deliver, DeliverHandle, DeliverParts};
 use crate::ingest::metrics::Metrics;
 use crate::ingest::proxy::Proxy;
-use crate::ingest::requests::{Requests, RequestsParts};
+use crate::ingest::requests::Requests;
 use crate::pressure::Pressure;
 use crate::resources;
 use crate::store::embedded::queue::{EmbeddedQueue, QueueOptions};
@@ -88,11 +89,11 @@ impl Ingest {
     }
 
     /// What the admin port shows and does.
-    pub(super) fn requests(&self) -> Requests {
-        Requests::new(RequestsParts {
+    pub(super) fn requests(&self) -> Arc<dyn Routes> {
+        Arc::new(Requests {
             queue: Arc::clone(&self.queue) as Arc<dyn Queue>,
+            deliver: Some(self.deliver.clone()),
             ids: Arc::clone(&self.ids),
-            deliver: self.deliver.clone(),
             metrics: Arc::clone(&self.metrics),
         })
     }
