@@ -21,6 +21,8 @@ const CUT_KEEPS_MAX: f64 = 0.8;
 const CUT_KEEPS_MIN: f64 = 0.1;
 /// In flight on average, in parts of the limit, from which the limit is what bounds the load.
 const BOUNDED: f64 = 0.6;
+/// Answers of a window that say something about the goodput of that window alone.
+const FRESH_ANSWERS: u32 = 10;
 /// Of what was good, where slow start begins after an outage.
 const OUTAGE_SHARE: f64 = 0.05;
 
@@ -62,7 +64,8 @@ impl Limiter {
         } else {
             self.follow(seconds, now);
         }
-        self.window.restart(now, self.lowered_at != Some(now));
+        let is_changed = self.lowered_at == Some(now) || self.grown_at == Some(now);
+        self.window.restart(now, !is_changed);
     }
 
     fn is_refused(&self, counts: Counts) -> bool {
@@ -135,13 +138,13 @@ impl Limiter {
         }
         let answers = self.window.answered;
         let Some((class, median)) = self.window.median() else {
-            if answers >= 8 && self.base.value_s().is_none() {
+            if self.window.unmeasured >= FRESH_ANSWERS / 2 {
                 self.flight.creep(held, now);
             }
             return;
         };
         let median_s = median.value_s;
-        let fresh = f64::from(answers) / seconds;
+        let fresh = (answers >= FRESH_ANSWERS).then(|| f64::from(answers) / seconds);
         let bounded = held && self.flight.limit() >= 2.0;
         self.base.observe(class, median_s, bounded, now);
         let base = (
@@ -152,6 +155,10 @@ impl Limiter {
         match change {
             Change::None => {}
             Change::Grown => self.cause = Cause::Growing,
+            Change::Leapt => {
+                self.cause = Cause::Growing;
+                self.grown_at = Some(now);
+            }
             Change::Cut | Change::CutInVain => {
                 self.cause = Cause::Latency;
                 self.lowered_at = Some(now);
@@ -190,8 +197,7 @@ impl Limiter {
             Kind::Ok | Kind::Answered => ProbeEnd::Answered,
             Kind::RateLimited | Kind::Overloaded => ProbeEnd::Failed,
         };
-        let spread = self.random.f64();
-        if !self.breaker.probed(end, sent_at, spread, now) {
+        if !self.breaker.probed(end, sent_at, now) {
             return;
         }
         let floor = self.restart_rate();

@@ -125,14 +125,7 @@ fn the_breaker_opens_on_failures_alone_and_closes_on_one_answer() {
         start + 71 * SECOND,
         SampleOutcome::Failed,
     );
-    assert!((8..=25).contains(&in_outage), "{in_outage}");
-    let probes = drive(
-        &mut limiter,
-        &mut now,
-        start + 72 * SECOND,
-        SampleOutcome::Ok,
-    );
-    let _ = probes;
+    assert!((10..=30).contains(&in_outage), "{in_outage}");
     drive(
         &mut limiter,
         &mut now,
@@ -307,6 +300,20 @@ fn new_bounds_hold_at_once() {
 }
 
 #[test]
+fn answers_that_say_nothing_of_load_do_not_hold_it_down() {
+    let mut now = Instant::now();
+    let mut limiter = Limiter::new(settings(), 1, now);
+    for _ in 0..1000 {
+        let sent = fill(&mut limiter, Class::Queued, now);
+        now += Duration::from_millis(20);
+        for _ in 0..sent {
+            limiter.settled(Class::Queued, sample(SampleOutcome::Neutral), now);
+        }
+    }
+    assert!(limiter.snapshot(now).limit > 20.0);
+}
+
+#[test]
 fn load_is_less_where_more_is_left() {
     let (mut limiter, now) = grown();
     let idle = limiter.load();
@@ -438,7 +445,7 @@ proptest! {
                 limiter.settled(class, sample(SampleOutcome::Abandoned), now);
             }
         }
-        let wait = now + RETRY_AFTER_MAX + 60 * SECOND;
+        let wait = now + RETRY_AFTER_MAX + 180 * SECOND;
         drive(&mut limiter, &mut now, wait, SampleOutcome::Ok);
         let end = now + 10 * SECOND;
         let sent = drive(&mut limiter, &mut now, end, SampleOutcome::Ok);
