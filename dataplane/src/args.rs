@@ -12,6 +12,13 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use crate::limits::{MEMORY_LIMIT_BYTES_MIN, WORKERS_MAX};
 use crate::telemetry;
 
+pub use requests::{
+    ActArgs, FilterArgs, ListArgs, Output, RequestsArgs, RequestsCommand, ServerArgs, ShowArgs,
+    StateArg,
+};
+
+mod requests;
+
 /// Port 8081 on loopback: the admin port shows the configuration and sets the log level, so opening it is a choice.
 pub const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
@@ -31,6 +38,8 @@ pub enum Command {
     Standalone(StandaloneArgs),
     /// Print every problem of the manifests; exit with 1 when there is one
     Check(CheckArgs),
+    /// Find, show, repeat and drop requests of a running gateway
+    Requests(RequestsArgs),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, ClapArgs)]

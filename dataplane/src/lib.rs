@@ -15,6 +15,7 @@ pub mod limits;
 pub mod listener;
 pub mod pressure;
 pub mod relay;
+pub mod requests_cli;
 pub mod resources;
 pub mod store;
 pub mod telemetry;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use sluice_dataplane::args::{Args, CheckArgs, Command, StandaloneArgs};
-use sluice_dataplane::{app, check, resources, telemetry};
+use sluice_dataplane::{app, check, requests_cli, resources, telemetry};
 use tracing::{error, info, warn};
 
 /// Relay memory is many small blocks of few sizes, freed by other threads than made them.
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     match Args::parse().command {
         Command::Check(args) => run_check(args),
         Command::Standalone(args) => run_standalone(args),
+        Command::Requests(args) => requests_cli::run(&args),
     }
 }
 

@@ -16,7 +16,7 @@ fn parse(line: &str) -> Result<Command, String> {
 fn standalone(line: &str) -> StandaloneArgs {
     match parse(line).expect("parses") {
         Command::Standalone(args) => args,
-        Command::Check(_) => panic!("not standalone: {line}"),
+        Command::Check(_) | Command::Requests(_) => panic!("not standalone: {line}"),
     }
 }
 
@@ -53,7 +53,7 @@ fn every_option_is_read() {
     assert_eq!(args, expected);
     match parse("check a.yaml --secrets-dir s").unwrap() {
         Command::Check(args) => assert_eq!(args.secrets_dir, Some("s".into())),
-        Command::Standalone(_) => panic!("not check"),
+        Command::Standalone(_) | Command::Requests(_) => panic!("not check"),
     }
 }
 

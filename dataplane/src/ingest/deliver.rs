@@ -112,4 +112,4 @@ impl DeliverHandle {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -165,10 +165,6 @@ impl Scheduler {
         self.stopped = why;
     }
 
-    pub(super) fn stopped(&self) -> Option<Hold> {
-        self.stopped
-    }
-
     /// Requests that were sent and not answered, proxied calls included.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight

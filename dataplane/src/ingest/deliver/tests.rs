@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use prometheus_client::registry::Registry;
-use sluice_crds::config::{Application, GatewayConfig, Ingest, Upstream};
+use sluice_crds::config::{GatewayConfig, Ingest, Upstream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -20,10 +20,10 @@ use crate::store::queue::{EntryId, Lane, NewEntry, Queue};
 
 mod calls;
 mod delivery;
-pub(in crate::ingest) mod fixtures;
-pub(in crate::ingest) mod memory;
+pub(crate) mod fixtures;
+pub(crate) mod memory;
 mod process;
-pub(in crate::ingest) mod server;
+pub(crate) mod server;
 
 /// Long enough for a busy machine, short enough for a test that fails.
 const PATIENCE: Duration = Duration::from_secs(20);

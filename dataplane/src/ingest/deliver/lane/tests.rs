@@ -255,11 +255,11 @@ impl Oracle {
 }
 
 /// Stands for the key that all others are in.
-const EVERY: u8 = 6;
+const EVERY: u8 = 9;
 
 fn key_name(key: u8) -> Bytes {
     match key {
-        1..5 => Bytes::from(key.to_string()),
+        1..=4 => Bytes::from(key.to_string()),
         EVERY => Bytes::from_static(EVERY_KEY),
         _ => Bytes::new(),
     }

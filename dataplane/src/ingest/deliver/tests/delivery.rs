@@ -337,3 +337,48 @@ async fn a_queue_that_cannot_be_read_for_a_while_loses_nothing() {
     until("all are delivered", || rig.queue.waiting() == 0).await;
     assert_eq!(server.count(), 20);
 }
+
+#[tokio::test]
+async fn an_upstream_that_asks_for_a_pause_gets_it() {
+    let server = TestServer::start(|seen| {
+        if seen.number == 0 {
+            Act::Answer("HTTP/1.1 429 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n".to_owned())
+        } else {
+            success()
+        }
+    })
+    .await;
+    let rig = Rig::simple(&server);
+    let id = rig.append("a", "k", &get("/i?1")).await;
+    until("it was refused", || server.count() == 1).await;
+    let refused = Instant::now();
+    rig.append("a", "other", &get("/i?2")).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let report = rig.handle.report().await.unwrap();
+    assert!(report.lanes[0].held.is_some());
+    until("all are delivered", || rig.queue.waiting() == 0).await;
+    assert!(refused.elapsed() > Duration::from_millis(900));
+    assert_eq!(rig.queue.attempts(id), 0, "a 429 uses no attempt up");
+}
+
+#[tokio::test]
+async fn replies_are_read_as_the_dialect_says() {
+    let server = TestServer::start(|_| {
+        Act::Answer(answer(
+            400,
+            r#"{"result":"App is currently not accepting data"}"#,
+        ))
+    })
+    .await;
+    let rig = Rig::simple(&server);
+    rig.append("a", "k", &get("/i?1")).await;
+    until("it was refused", || server.count() == 1).await;
+    rig.append("a", "other", &get("/i?2")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(server.count(), 1);
+    let report = rig.handle.report().await.unwrap();
+    assert_eq!(
+        report.lanes[0].held.map(|held| held.why.as_str()),
+        Some("UpstreamPaused")
+    );
+}

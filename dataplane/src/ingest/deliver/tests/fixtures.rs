@@ -8,7 +8,7 @@ use sluice_crds::config::{
     UnknownKeys, Upstream,
 };
 
-pub(in crate::ingest) fn upstream(name: &str) -> Upstream {
+pub(crate) fn upstream(name: &str) -> Upstream {
     Upstream {
         name: name.to_owned(),
         url: format!("http://{name}"),
@@ -20,7 +20,7 @@ pub(in crate::ingest) fn upstream(name: &str) -> Upstream {
     }
 }
 
-pub(in crate::ingest) fn application(name: &str) -> Application {
+pub(crate) fn application(name: &str) -> Application {
     Application {
         name: name.to_owned(),
         keys: Vec::new(),
@@ -34,7 +34,7 @@ pub(in crate::ingest) fn application(name: &str) -> Application {
     }
 }
 
-pub(in crate::ingest) fn ingest(
+pub(crate) fn ingest(
     applications: Vec<Application>,
     upstreams: Vec<Upstream>,
 ) -> Ingest {

@@ -30,16 +30,16 @@ struct Inner {
     settle_calls: usize,
 }
 
-pub(in crate::ingest) struct MemoryQueue {
+pub(crate) struct MemoryQueue {
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
-    pub(in crate::ingest) fail_settle: AtomicBool,
-    pub(in crate::ingest) fail_reads: AtomicBool,
-    pub(in crate::ingest) full: AtomicBool,
+    pub(crate) fail_settle: AtomicBool,
+    pub(crate) fail_reads: AtomicBool,
+    pub(crate) full: AtomicBool,
 }
 
 impl MemoryQueue {
-    pub(in crate::ingest) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -49,11 +49,11 @@ impl MemoryQueue {
         })
     }
 
-    pub(in crate::ingest) fn verdict(&self, id: EntryId) -> Option<Verdict> {
+    pub(crate) fn verdict(&self, id: EntryId) -> Option<Verdict> {
         self.inner.lock().entries.get(&id)?.verdict.clone()
     }
 
-    pub(in crate::ingest) fn settled(&self, outcome: Outcome) -> usize {
+    pub(crate) fn settled(&self, outcome: Outcome) -> usize {
         let inner = self.inner.lock();
         let verdicts = inner
             .entries
@@ -64,7 +64,7 @@ impl MemoryQueue {
             .count()
     }
 
-    pub(in crate::ingest) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         let inner = self.inner.lock();
         inner
             .entries
@@ -73,11 +73,11 @@ impl MemoryQueue {
             .count()
     }
 
-    pub(in crate::ingest) fn attempts(&self, id: EntryId) -> u32 {
+    pub(crate) fn attempts(&self, id: EntryId) -> u32 {
         self.inner.lock().entries[&id].attempts
     }
 
-    pub(in crate::ingest) fn settle_calls(&self) -> usize {
+    pub(crate) fn settle_calls(&self) -> usize {
         self.inner.lock().settle_calls
     }
 

@@ -10,20 +10,20 @@ use tokio::task::JoinSet;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub(in crate::ingest) struct Seen {
-    pub(in crate::ingest) head: String,
-    pub(in crate::ingest) body: Vec<u8>,
-    pub(in crate::ingest) connection: usize,
+pub(crate) struct Seen {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) connection: usize,
     /// Of all requests, from 0.
-    pub(in crate::ingest) number: usize,
+    pub(crate) number: usize,
 }
 
 impl Seen {
-    pub(in crate::ingest) fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         self.head.split(' ').nth(1).unwrap_or_default()
     }
 
-    pub(in crate::ingest) fn header(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
         self.head
             .lines()
             .skip(1)
@@ -35,7 +35,7 @@ impl Seen {
 }
 
 #[derive(Debug, Clone)]
-pub(in crate::ingest) enum Act {
+pub(crate) enum Act {
     Answer(String),
     After(Duration, String),
     /// Answers, and closes the connection without having said so.
@@ -44,26 +44,26 @@ pub(in crate::ingest) enum Act {
     Hang,
 }
 
-pub(in crate::ingest) fn answer(status: u16, body: &str) -> String {
+pub(crate) fn answer(status: u16, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status} Whatever\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-pub(in crate::ingest) fn success() -> Act {
+pub(crate) fn success() -> Act {
     Act::Answer(answer(200, r#"{"result":"Success"}"#))
 }
 
 type Behaviour = Box<dyn Fn(&Seen) -> Act + Send + Sync>;
 
-pub(in crate::ingest) struct TestServer {
-    pub(in crate::ingest) url: String,
-    pub(in crate::ingest) seen: Arc<Mutex<Vec<Seen>>>,
+pub(crate) struct TestServer {
+    pub(crate) url: String,
+    pub(crate) seen: Arc<Mutex<Vec<Seen>>>,
     behaviour: Arc<Mutex<Behaviour>>,
     _tasks: JoinSet<()>,
 }
 
 impl TestServer {
-    pub(in crate::ingest) async fn start(
+    pub(crate) async fn start(
         act: impl Fn(&Seen) -> Act + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -88,15 +88,15 @@ impl TestServer {
         }
     }
 
-    pub(in crate::ingest) fn behave(&self, act: impl Fn(&Seen) -> Act + Send + Sync + 'static) {
+    pub(crate) fn behave(&self, act: impl Fn(&Seen) -> Act + Send + Sync + 'static) {
         *self.behaviour.lock() = Box::new(act);
     }
 
-    pub(in crate::ingest) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.seen.lock().len()
     }
 
-    pub(in crate::ingest) fn targets(&self) -> Vec<String> {
+    pub(crate) fn targets(&self) -> Vec<String> {
         self.seen
             .lock()
             .iter()
