@@ -10,7 +10,7 @@ pub mod h2;
 pub mod head;
 pub mod route;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod websocket;
 pub mod wire;
 pub mod write;

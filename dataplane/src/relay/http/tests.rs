@@ -47,14 +47,14 @@ const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Keeps what is appended, or refuses it.
 #[derive(Default)]
-struct TestQueue {
+pub(crate) struct TestQueue {
     entries: Mutex<Vec<NewEntry>>,
     refusal: Mutex<Option<QueueError>>,
-    delay: Mutex<Duration>,
+    pub(crate) delay: Mutex<Duration>,
 }
 
 impl TestQueue {
-    fn take(&self) -> Vec<(NewEntry, StoredRequest)> {
+    pub(crate) fn take(&self) -> Vec<(NewEntry, StoredRequest)> {
         let entries = std::mem::take(&mut *self.entries.lock());
         let decoded = entries.into_iter().map(|entry| {
             let request = StoredRequest::decode(entry.request.clone()).expect("just encoded");
@@ -152,6 +152,13 @@ impl Default for Setup {
     }
 }
 
+pub(crate) fn gateway(ingest: Option<Arc<Ingest>>, anonymous: bool) -> GatewayConfig {
+    let mut config = api::tests::config(Some("secret"));
+    config.relay.authentication.anonymous = anonymous;
+    config.ingest = ingest;
+    config
+}
+
 async fn start() -> Server {
     start_with(Setup::default()).await
 }
@@ -166,9 +173,7 @@ async fn start_ingest(change: impl FnOnce(&mut Ingest)) -> Server {
 
 async fn start_with(setup: Setup) -> Server {
     let mut registry = Registry::default();
-    let mut config = api::tests::config(Some("secret"));
-    config.relay.authentication.anonymous = setup.anonymous;
-    config.ingest = setup.ingest;
+    let config = gateway(setup.ingest, setup.anonymous);
     let (sender, config) = watch::channel(Arc::new(config));
     let router = Arc::new(Router::new(1));
     let store = Arc::new(Embedded::new(Arc::clone(&router) as _));
