@@ -57,5 +57,4 @@ bench-ingest *ARGS:
 
 # Writes the CRDs from the types in crds/src
 crds:
-    cargo run --locked --quiet --package sluice-crds --bin crdgen > crds/yaml/gateway.yaml.new
-    mv crds/yaml/gateway.yaml.new crds/yaml/gateway.yaml
+    cargo run --locked --quiet --package sluice-crds --bin crdgen -- crds/yaml

@@ -59,6 +59,32 @@ pub struct Relay {
 }
 
 impl Relay {
+    /// The relay of a gateway that has none: nobody may connect, and there is no server API.
+    pub fn closed() -> Self {
+        Self {
+            authentication: Authentication {
+                jwt: None,
+                anonymous: false,
+                expiry_grace: Duration::ZERO,
+            },
+            default_namespace: Arc::new(Namespace::closed()),
+            namespaces: BTreeMap::new(),
+            personal_channel: false,
+            limits: Limits::closed(),
+            heartbeat: Heartbeat {
+                interval: Duration::from_secs(25),
+                timeout: Duration::from_secs(8),
+            },
+            server_api_key: None,
+        }
+    }
+
+    /// Nobody may connect, by whatever way: there is nothing to serve.
+    pub fn is_closed(&self) -> bool {
+        let Authentication { jwt, anonymous, .. } = &self.authentication;
+        jwt.is_none() && !anonymous && self.server_api_key.is_none()
+    }
+
     /// The options of a channel by its user-visible name, or `None` for an unknown namespace.
     ///
     /// The namespace part ends at the first `:`; a leading `$` (token required) is not part of it.
@@ -100,12 +126,29 @@ pub struct Jwks {
     pub refresh: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum JwksSource {
     /// `http://`, `https://` or `file://`.
     Url(String),
     /// The key set itself, from a Secret or ConfigMap.
     Document(Secret),
+}
+
+/// Without the user and password that a URL may carry.
+impl fmt::Debug for JwksSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => match url.split_once("://") {
+                Some((scheme, rest)) => {
+                    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+                    let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
+                    write!(f, "Url({scheme}://{})", &rest[host..])
+                }
+                None => f.write_str("Url"),
+            },
+            Self::Document(document) => f.debug_tuple("Document").field(document).finish(),
+        }
+    }
 }
 
 /// Who may use an operation on a channel.
@@ -145,6 +188,23 @@ pub struct Namespace {
     pub ask_history: Allowed,
 }
 
+impl Namespace {
+    fn closed() -> Self {
+        Self {
+            presence: false,
+            join_leave: Feature::Disabled,
+            history: None,
+            recovery: Feature::Disabled,
+            positioning: Feature::Disabled,
+            delta: false,
+            subscribe: Allowed::Nobody,
+            publish: Allowed::Nobody,
+            ask_presence: Allowed::Nobody,
+            ask_history: Allowed::Nobody,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     pub size: u32,
@@ -170,6 +230,24 @@ pub struct Limits {
     pub commands_per_second_per_client: Option<u32>,
     /// Publish, send and rpc commands of all clients of one account; above it they get error 111.
     pub messages_per_second_per_account: Option<u32>,
+}
+
+impl Limits {
+    /// Of a relay that serves nobody: the least that is valid.
+    fn closed() -> Self {
+        Self {
+            message_bytes: 1_024,
+            queue_bytes_per_client: 1_024,
+            channels_per_client: 1,
+            channel_name_bytes: 1,
+            connections: None,
+            connections_per_account: None,
+            connections_per_second: None,
+            messages_per_second_per_client: None,
+            commands_per_second_per_client: None,
+            messages_per_second_per_account: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,5 +280,45 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let url = |text: &str| format!("{:?}", JwksSource::Url(text.to_owned()));
+        assert_eq!(
+            url("https://a:p@ss@keys.example/j@wks?x=1"),
+            "Url(https://keys.example/j@wks?x=1)"
+        );
+        assert_eq!(url("file:///etc/a@b"), "Url(file:///etc/a@b)");
+        assert_eq!(
+            format!("{:?}", Secret::new(&b"pass"[..])),
+            "Secret(4 bytes)"
+        );
+    }
+
+    #[test]
+    fn a_relay_that_anything_may_reach_is_not_closed() {
+        assert!(Relay::closed().is_closed());
+        let mut anonymous = Relay::closed();
+        anonymous.authentication.anonymous = true;
+        let mut server_api = Relay::closed();
+        server_api.server_api_key = Some(Secret::new(*b"key"));
+        let mut tokens = Relay::closed();
+        tokens.authentication.jwt = Some(Jwt {
+            hmac_secrets: vec![Secret::new(*b"key")],
+            public_keys: Vec::new(),
+            jwks: None,
+            audience: None,
+            issuer: None,
+            account_claim: None,
+        });
+        for open in [anonymous, server_api, tokens] {
+            assert!(!open.is_closed(), "{open:?}");
+        }
     }
 }

@@ -8,6 +8,8 @@
 
 mod authentication;
 mod channel;
+mod delivery;
+mod ingest;
 mod limits;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -18,6 +20,12 @@ use serde::{Deserialize, Serialize};
 pub use authentication::{Anonymous, Authentication, Jwks, Jwt, KeySource, SecretKey};
 pub use channel::{
     Access, Allow, ChannelOptions, Delta, Feature, History, NamedOptions, SubscribeAccess, Switch,
+};
+pub use delivery::{
+    Backoff, BackoffOverride, Concurrency, Delivery, DeliveryOverride, Health, Ordering, Upstream,
+};
+pub use ingest::{
+    Accept, Dialect, Durability, Generic, Ingest, RequestPart, Retention, Throttle, UnknownKeys,
 };
 pub use limits::{Heartbeat, Limits};
 
@@ -31,6 +39,16 @@ pub(crate) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 pub(crate) const DATA_KEY: &str = "^[-._a-zA-Z0-9]+$";
 /// Channel namespaces.
 pub(crate) const CHANNEL_NAMESPACE: &str = "^[-a-zA-Z0-9_]{2,}$";
+/// Names of headers.
+pub(crate) const HEADER: &str = "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$";
+/// Names of request parameters.
+pub(crate) const PARAMETER: &str = r"^[-A-Za-z0-9_.~:$@!*\[\]]+$";
+/// Paths that requests are compared with: nothing that may be written in two ways.
+pub(crate) const URL_PATH: &str = "^/[-A-Za-z0-9._~!$&'()*+,;=:@/]*$";
+/// Paths with or without a query.
+pub(crate) const PROBE_PATH: &str = "^/[-A-Za-z0-9._~!$&'()*+,;=:@%/?]*$";
+/// Addresses of upstreams. A rule, not a pattern: what does not match may hold a password and is never shown.
+pub(crate) const UPSTREAM_URL_RULE: &str = r#"self.matches(r"^https?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/([-A-Za-z0-9._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*)?$")"#;
 
 /// A fleet of data planes that serve clients under one configuration.
 #[derive(CustomResource, Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
@@ -46,6 +64,13 @@ pub(crate) const CHANNEL_NAMESPACE: &str = "^[-a-zA-Z0-9_]{2,}$";
     doc = "A fleet of data planes that serve clients under one configuration."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.relay) || has(self.ingest)",
+    "message": "nothing would be served: set relay, ingest or both"
+}, {
+    "rule": "!has(self.relay) || !has(self.ingest) || !has(self.ingest.accept.pathPrefix) || !(self.ingest.accept.pathPrefix == '/api' || self.ingest.accept.pathPrefix.startsWith('/api/'))",
+    "message": "the paths below /api are those of relay: give ingest another pathPrefix"
+}]))]
 pub struct GatewaySpec {
     /// Ports on which clients connect, 1 to 16 of them, each with its own name and port.
     #[schemars(
@@ -60,8 +85,13 @@ pub struct GatewaySpec {
         )
     )]
     pub listeners: Vec<Listener>,
-    /// Long-lived client connections: who may connect, the options of channels, limits.
-    pub relay: Relay,
+    /// Long-lived client connections: who may connect, the options of channels, limits. At least one of `relay` and
+    /// `ingest` is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Relay>,
+    /// HTTP requests to accept, keep and deliver at the rate the upstreams can take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingest: Option<Ingest>,
     /// The processes that serve this gateway.
     #[serde(default)]
     pub data_plane: DataPlane,

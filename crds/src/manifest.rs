@@ -1,8 +1,8 @@
 //! Reads objects from YAML files.
 //!
-//! A file holds any number of documents: Gateways, Secrets, ConfigMaps, and Lists of them. Files stand in for the
-//! API server, so what it would refuse (unknown kinds, misspelt fields, bad base64) is a problem here too. The
-//! fields of a Gateway's spec are judged by `resolve`.
+//! A file holds any number of documents: Gateways, Applications, Secrets, ConfigMaps, and Lists of them. Files stand in
+//! for the API server, so what it would refuse (unknown kinds, misspelt fields, bad base64) is a problem here too. The
+//! fields of a spec are judged by `resolve`.
 //!
 //! `parse` is pure. `load` and `fingerprint` read files, never more than the limits in `files`, and keep nothing.
 

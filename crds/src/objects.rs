@@ -1,11 +1,16 @@
 //! The objects that one resolution reads, wherever they came from: manifests, mounted files or the API server.
 //!
-//! Gateways are kept as written, so that `resolve` can name every field that is wrong. Nothing here judges.
+//! Gateways and Applications are kept as written, so that `resolve` can name every field that is wrong. Nothing here
+//! judges.
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use serde_json::Value;
 
+use crate::application::Application;
 use crate::config::Secret;
 use crate::gateway::Gateway;
 
@@ -16,6 +21,7 @@ pub type Data = BTreeMap<String, Secret>;
 #[derive(Debug, Clone, Default)]
 pub struct Objects {
     pub gateways: Vec<GatewayObject>,
+    pub applications: Vec<ApplicationObject>,
     /// By namespace and name.
     pub secrets: BTreeMap<(String, String), Data>,
     /// By namespace and name.
@@ -32,6 +38,27 @@ pub struct GatewayObject {
     pub namespace: String,
     pub name: String,
     pub spec: Value,
+}
+
+/// An Application as written.
+#[derive(Clone, PartialEq)]
+pub struct ApplicationObject {
+    pub namespace: String,
+    pub name: String,
+    /// When the API server took it; unknown for most manifests.
+    pub created: Option<Time>,
+    pub spec: Value,
+}
+
+impl fmt::Debug for ApplicationObject {
+    /// Without the spec, which holds keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApplicationObject")
+            .field("namespace", &self.namespace)
+            .field("name", &self.name)
+            .field("created", &self.created)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Kinds of objects that references may name.
@@ -53,14 +80,22 @@ impl Holder {
 impl Objects {
     /// Adds a Gateway that came typed, from the API server.
     pub fn add_gateway(&mut self, gateway: &Gateway) {
-        let metadata = &gateway.metadata;
+        let (namespace, name) = identity(&gateway.metadata);
         self.gateways.push(GatewayObject {
-            namespace: metadata
-                .namespace
-                .clone()
-                .unwrap_or_else(|| "default".to_owned()),
-            name: metadata.name.clone().unwrap_or_default(),
+            namespace,
+            name,
             spec: serde_json::to_value(&gateway.spec).unwrap_or_default(),
+        });
+    }
+
+    /// Adds an Application that came typed, from the API server.
+    pub fn add_application(&mut self, application: &Application) {
+        let (namespace, name) = identity(&application.metadata);
+        self.applications.push(ApplicationObject {
+            namespace,
+            name,
+            created: application.metadata.creation_timestamp.clone(),
+            spec: serde_json::to_value(&application.spec).unwrap_or_default(),
         });
     }
 
@@ -73,4 +108,13 @@ impl Objects {
             .get(&(namespace.to_owned(), name.to_owned()))
             .or_else(|| self.mounted.get(name))
     }
+}
+
+/// Namespace and name.
+fn identity(metadata: &ObjectMeta) -> (String, String) {
+    let namespace = metadata.namespace.as_deref().unwrap_or("default");
+    (
+        namespace.to_owned(),
+        metadata.name.clone().unwrap_or_default(),
+    )
 }

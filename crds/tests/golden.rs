@@ -37,6 +37,10 @@ fn manifests_resolve_as_recorded() {
         if let Some(config) = resolution.config {
             writeln!(out, "{config:#?}").unwrap();
         }
+        assert!(
+            !out.contains("hidden"),
+            "{name} shows what is secret:\n{out}"
+        );
         let golden = file.with_extension("out");
         if env::var_os("UPDATE_GOLDEN").is_some() {
             fs::write(&golden, &out).unwrap();

@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use sluice_crds::config::GatewayConfig;
 
 use crate::args::CheckArgs;
+use crate::auth::Authenticator;
 use crate::config::{Manifests, Source};
+use crate::tls::Certificates;
 
 /// Returns whether the manifests are good.
 pub fn check(args: CheckArgs, output: &mut impl Write) -> io::Result<bool> {
@@ -19,9 +21,38 @@ pub fn check(args: CheckArgs, output: &mut impl Write) -> io::Result<bool> {
         paths: manifests,
         secrets_dir,
     }
-    .load();
+    .load()
+    .and_then(try_out);
     report(&loaded, output)?;
     Ok(loaded.is_ok())
+}
+
+/// Makes what only the data plane can judge: keys of the sizes it verifies with, certificates that fit their keys.
+fn try_out(config: GatewayConfig) -> Result<GatewayConfig, Vec<String>> {
+    let gateway = format!("Gateway {}/{}", config.namespace, config.name);
+    let mut problems = Vec::new();
+    // Nothing runs on it: key sets are not fetched before the first token.
+    match tokio::runtime::Builder::new_current_thread().build() {
+        Ok(runtime) => {
+            let authentication = &config.relay.authentication;
+            if let Err(error) = Authenticator::new(authentication, runtime.handle()) {
+                problems.push(format!("{gateway}: spec.relay.authentication: {error}"));
+            }
+        }
+        Err(error) => problems.push(format!("authentication not checked: {error}")),
+    }
+    for (index, listener) in config.listeners.iter().enumerate() {
+        if let Some(Err(error)) = listener.tls.as_ref().map(Certificates::new) {
+            problems.push(format!(
+                "{gateway}: spec.listeners[{index}].tls: {error}; put a certificate and its key into the Secret"
+            ));
+        }
+    }
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(problems)
+    }
 }
 
 fn report(loaded: &Result<GatewayConfig, Vec<String>>, output: &mut impl Write) -> io::Result<()> {
@@ -74,6 +105,8 @@ fn summary(config: &GatewayConfig) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sluice_crds::config::{Jwt, Secret, TlsMaterial};
+
     use super::*;
     use crate::config::tests::sample;
 
@@ -89,6 +122,29 @@ mod tests {
             printed(&Ok(sample())),
             "ok: gateway game, 1 listener (web: HTTP 8000)\n"
         );
+    }
+
+    #[test]
+    fn what_start_would_refuse_is_refused() {
+        let mut config = sample();
+        assert_eq!(try_out(config.clone()), Ok(config.clone()));
+        let junk = Secret::new(&b"no certificate"[..]);
+        config.listeners[0].tls = Some(TlsMaterial {
+            certificate: junk.clone(),
+            private_key: junk.clone(),
+        });
+        config.relay.authentication.jwt = Some(Jwt {
+            hmac_secrets: Vec::new(),
+            public_keys: vec![junk],
+            jwks: None,
+            audience: None,
+            issuer: None,
+            account_claim: None,
+        });
+        let problems = try_out(config).unwrap_err();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].contains("spec.relay.authentication"));
+        assert!(problems[1].contains("spec.listeners[0].tls"));
     }
 
     #[test]

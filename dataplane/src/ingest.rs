@@ -12,4 +12,5 @@ pub mod limiter;
 pub mod metrics;
 pub mod proxy;
 pub mod requests;
+pub mod upstream;
 pub mod verdict;

@@ -25,6 +25,8 @@ pub const PRESSURE_INTERVAL: Duration = Duration::from_millis(100);
 /// All outbound queues together may hold this part of the memory limit. The rest is for connections, streams and the
 /// allocator's slack.
 pub const EGRESS_MEMORY_PERCENT: u64 = 25;
+/// All messages of clients that are on their way in.
+pub const INGRESS_MEMORY_PERCENT: u64 = 12;
 
 /// What remains of clean-up after the drain's deadline: closing sockets, the last log lines.
 pub const CLOSING_GRACE: Duration = Duration::from_millis(500);

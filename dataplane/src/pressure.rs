@@ -80,6 +80,8 @@ struct Worker {
     /// Microseconds from `Pressure::started` to the last report; 0 before the first and after the end.
     reported_us: AtomicU64,
     egress_bytes: AtomicU64,
+    clients_behind: AtomicU64,
+    clients: AtomicU64,
 }
 
 /// Shared by workers, who record and read the level, and the sampler.
@@ -133,12 +135,13 @@ impl Pressure {
         }
     }
 
-    /// The worker ended on purpose: its silence means nothing.
-    pub fn worker_ended(&self, worker: usize) {
+    /// How many of the worker's clients cannot be served as fast as messages come to them.
+    pub fn record_readers(&self, worker: usize, behind: usize, clients: usize) {
         if let Some(worker) = self.workers.get(worker) {
-            worker.loop_delay_us.store(0, Ordering::Relaxed);
-            worker.egress_bytes.store(0, Ordering::Relaxed);
-            worker.reported_us.store(0, Ordering::Relaxed);
+            worker
+                .clients_behind
+                .store(behind as u64, Ordering::Relaxed);
+            worker.clients.store(clients as u64, Ordering::Relaxed);
         }
     }
 
@@ -162,13 +165,16 @@ impl Pressure {
             loop_delay: Duration::from_micros(delay_us),
             memory_bytes: self.sample_memory(),
             memory_limit_bytes: self.memory.limit_bytes,
-            egress_queue_bytes: self
-                .workers
-                .iter()
-                .map(|worker| worker.egress_bytes.load(Ordering::Relaxed))
-                .sum(),
+            egress_queue_bytes: self.sum(|worker| &worker.egress_bytes),
             egress_limit_bytes: self.memory.limit_bytes / 100 * EGRESS_MEMORY_PERCENT,
+            clients_behind: self.sum(|worker| &worker.clients_behind),
+            clients: self.sum(|worker| &worker.clients),
         }
+    }
+
+    fn sum(&self, recorded: impl Fn(&Worker) -> &AtomicU64) -> u64 {
+        let values = self.workers.iter().map(recorded);
+        values.map(|value| value.load(Ordering::Relaxed)).sum()
     }
 
     pub fn sample_memory(&self) -> u64 {
@@ -207,6 +213,8 @@ impl Pressure {
             memory_limit_bytes,
             egress_queue_bytes,
             egress_limit_bytes,
+            clients_behind,
+            clients,
             ..
         } = sample;
         let (from, to) = (before.name(), after.name());
@@ -221,6 +229,8 @@ impl Pressure {
                 memory_limit_bytes,
                 egress_queue_bytes,
                 egress_limit_bytes,
+                clients_behind,
+                clients,
                 "overload rises"
             );
         } else {
@@ -232,6 +242,8 @@ impl Pressure {
                 memory_limit_bytes,
                 egress_queue_bytes,
                 egress_limit_bytes,
+                clients_behind,
+                clients,
                 "overload falls"
             );
         }
@@ -269,6 +281,7 @@ struct Metrics {
     memory_bytes: Gauge,
     memory_limit_bytes: Gauge,
     egress_queue_bytes: Gauge,
+    clients_behind: Gauge,
 }
 
 impl Metrics {
@@ -280,6 +293,7 @@ impl Metrics {
             memory_bytes: Gauge::default(),
             memory_limit_bytes: Gauge::default(),
             egress_queue_bytes: Gauge::default(),
+            clients_behind: Gauge::default(),
         };
         for level in Level::ALL {
             // Visible as 0 from the start, so that the first transition shows as an increase.
@@ -294,6 +308,7 @@ impl Metrics {
             memory_bytes,
             memory_limit_bytes,
             egress_queue_bytes,
+            clients_behind,
         } = &metrics;
         registry.register(
             "sluice_overload_level",
@@ -325,6 +340,11 @@ impl Metrics {
             "Bytes waiting to be sent to clients",
             egress_queue_bytes.clone(),
         );
+        registry.register(
+            "sluice_clients_behind",
+            "Clients that cannot be served as fast as messages come to them",
+            clients_behind.clone(),
+        );
         metrics
     }
 
@@ -334,6 +354,7 @@ impl Metrics {
         self.memory_bytes.set(signed(sample.memory_bytes));
         self.egress_queue_bytes
             .set(signed(sample.egress_queue_bytes));
+        self.clients_behind.set(signed(sample.clients_behind));
     }
 }
 

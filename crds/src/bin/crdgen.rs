@@ -1,7 +1,16 @@
-//! Prints the CRDs as YAML.
+//! Writes the CRDs as YAML: into the directory it is given, or else to standard output, one after the other.
 
 use std::io::{self, Write};
+use std::path::Path;
+use std::{env, fs};
 
 fn main() -> io::Result<()> {
-    io::stdout().write_all(sluice_crds::yaml::gateway_crd().as_bytes())
+    let dir = env::args_os().nth(1);
+    for (name, text) in sluice_crds::yaml::files() {
+        match &dir {
+            Some(dir) => fs::write(Path::new(dir).join(name), text)?,
+            None => write!(io::stdout(), "---\n{text}")?,
+        }
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ pub struct Ingest {
     pub delivery: Delivery,
     /// At least one.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// No two have a key in common, nor the same name.
+    /// By name. No two have a key in common, nor the same name.
     pub applications: Vec<Arc<Application>>,
 }
 
@@ -106,8 +106,9 @@ pub enum Ordering {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
+    /// No two upstreams of a gateway share it: those of an application are `<application>/<name>`.
     pub name: String,
-    /// `http://` or `https://`, host, port, and a path prefix without trailing `/`.
+    /// `http://` or `https://`, a host, perhaps a port, and perhaps a path prefix; never with a `/` at its end.
     pub url: String,
     /// Share of the load among upstreams of the same priority.
     pub weight: u32,
@@ -138,7 +139,7 @@ pub struct Application {
     pub weight: u32,
     /// Instead of the gateway's.
     pub delivery: Option<Delivery>,
-    /// Instead of the gateway's; empty: the gateway's.
+    /// Instead of the gateway's; empty: the gateway's. One that is written as one of the gateway's is that very one.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Instead of the gateway's time.
     pub retention: Option<Duration>,

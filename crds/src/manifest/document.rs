@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::config::Secret;
 use crate::gateway::OBJECT_NAME;
-use crate::objects::{Data, GatewayObject, Objects};
+use crate::objects::{ApplicationObject, Data, GatewayObject, Objects};
 use crate::problem::{Problem, nearest, quoted};
 use crate::resolve::pattern;
 
-const KINDS: [&str; 4] = ["Gateway", "Secret", "ConfigMap", "List"];
-const GATEWAY_VERSION: &str = "sluice.dev/v1alpha1";
+const KINDS: [&str; 5] = ["Gateway", "Application", "Secret", "ConfigMap", "List"];
+/// Of the kinds of Sluice.
+const SLUICE_VERSION: &str = "sluice.dev/v1alpha1";
 /// A List in a List is of no use; deeper ones are refused.
 const LIST_DEPTH_MAX: usize = 4;
 
@@ -62,24 +65,10 @@ impl Reader<'_> {
         let list = kind == "List" || (kind.ends_with("List") && document.contains_key("items"));
         if list {
             let items = document.remove("items").unwrap_or_default();
-            let Value::Array(items) = items else {
-                return self.refuse(
-                    format!("{kind} has no list of items"),
-                    "give it items, or remove it",
-                );
-            };
-            if depth >= LIST_DEPTH_MAX {
-                return self.refuse(
-                    "lists are nested too deeply",
-                    "put the objects into one List",
-                );
-            }
-            return items
-                .into_iter()
-                .for_each(|item| self.document(item, depth + 1));
+            return self.list(&kind, items, depth);
         }
         let wanted = match kind.as_str() {
-            "Gateway" => GATEWAY_VERSION,
+            "Gateway" | "Application" => SLUICE_VERSION,
             "Secret" | "ConfigMap" => "v1",
             "" => {
                 return self.refuse(
@@ -106,9 +95,29 @@ impl Reader<'_> {
                 format!("write {wanted}"),
             ));
         }
+        let identity = (namespace, name);
         match kind.as_str() {
-            "Gateway" => self.gateway(&object, namespace, name, document),
-            holder => self.holder(holder, &object, (namespace, name), document),
+            "Gateway" => self.gateway(&object, identity, document),
+            "Application" => self.application(&object, identity, document),
+            holder => self.holder(holder, &object, identity, document),
+        }
+    }
+
+    fn list(&mut self, kind: &str, items: Value, depth: usize) {
+        let Value::Array(items) = items else {
+            return self.refuse(
+                format!("{kind} has no list of items"),
+                "give it items, or remove it",
+            );
+        };
+        if depth >= LIST_DEPTH_MAX {
+            return self.refuse(
+                "lists are nested too deeply",
+                "put the objects into one List",
+            );
+        }
+        for item in items {
+            self.document(item, depth + 1);
         }
     }
 
@@ -169,21 +178,56 @@ impl Reader<'_> {
     fn gateway(
         &mut self,
         object: &str,
-        namespace: String,
-        name: String,
-        mut document: Map<String, Value>,
+        (namespace, name): (String, String),
+        document: Map<String, Value>,
     ) {
-        self.known_fields(
-            object,
-            &document,
-            &["apiVersion", "kind", "metadata", "spec", "status"],
-        );
-        let spec = document.remove("spec").unwrap_or_default();
+        let spec = self.spec(object, document);
         self.objects.gateways.push(GatewayObject {
             namespace,
             name,
             spec,
         });
+    }
+
+    fn application(
+        &mut self,
+        object: &str,
+        (namespace, name): (String, String),
+        document: Map<String, Value>,
+    ) {
+        let created = self.created(object, &document);
+        let spec = self.spec(object, document);
+        self.objects.applications.push(ApplicationObject {
+            namespace,
+            name,
+            created,
+            spec,
+        });
+    }
+
+    /// What an object of Sluice wants, as written.
+    fn spec(&mut self, object: &str, mut document: Map<String, Value>) -> Value {
+        let known = ["apiVersion", "kind", "metadata", "spec", "status"];
+        self.known_fields(object, &document, &known);
+        document.remove("spec").unwrap_or_default()
+    }
+
+    /// When the API server took the object, where the manifest came from there.
+    fn created(&mut self, object: &str, document: &Map<String, Value>) -> Option<Time> {
+        let written = document
+            .get("metadata")
+            .and_then(|metadata| metadata.get("creationTimestamp"))
+            .filter(|written| !written.is_null())?;
+        let created = Time::deserialize(written).ok();
+        if created.is_none() {
+            self.problems.push(Problem::new(
+                object,
+                "metadata.creationTimestamp",
+                "not a time",
+                "write one such as 2026-01-31T12:00:00Z, or remove it",
+            ));
+        }
+        created
     }
 
     fn known_fields(&mut self, object: &str, document: &Map<String, Value>, known: &[&str]) {

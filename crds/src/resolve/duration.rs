@@ -5,6 +5,8 @@ use std::time::Duration;
 /// Groups of a number and a unit that a duration may have.
 const GROUPS_MAX: usize = 4;
 const DIGITS_MAX: usize = 5;
+/// Units and their milliseconds; `ms` before `m`, as both start with the same letter.
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
 /// Parses what `^([0-9]{1,5}(h|m|s|ms)){1,4}$` allows.
 pub(super) fn parse(text: &str) -> Option<Duration> {
@@ -32,11 +34,27 @@ pub(super) fn parse_or_zero(text: &str) -> Duration {
     parse(text).unwrap_or_default()
 }
 
+/// As users write it.
+pub(super) fn text(time: Duration) -> String {
+    let mut rest = time.as_millis();
+    let mut text = String::new();
+    for (unit, ms) in UNITS.into_iter().rev() {
+        let number = rest / u128::from(ms);
+        rest %= u128::from(ms);
+        if number > 0 {
+            text += &format!("{number}{unit}");
+        }
+    }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
+}
+
 /// Length of the unit in milliseconds, and what follows it.
 fn unit(text: &str) -> Option<(u64, &str)> {
-    // `ms` before `m`: both start with the same letter.
-    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    units
+    UNITS
         .into_iter()
         .find_map(|(unit, ms)| text.strip_prefix(unit).map(|rest| (ms, rest)))
 }
@@ -56,6 +74,9 @@ mod tests {
         ];
         for (text, ms) in good {
             assert_eq!(parse(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["0s", "250ms", "1m500ms", "1h30m", "24h"] {
+            assert_eq!(super::text(parse(text).unwrap()), text);
         }
         for bad in [
             "",

@@ -48,11 +48,11 @@ pub(super) fn heartbeat(spec: &Heartbeat, context: &mut Context<'_>) -> config::
     config::Heartbeat { interval, timeout }
 }
 
-/// The schema bounds every number from below by one.
-fn size(number: i32) -> usize {
+/// The schema bounds every number from below.
+pub(super) fn size(number: i32) -> usize {
     usize::try_from(number).unwrap_or_default()
 }
 
-fn rate(number: i32) -> u32 {
+pub(super) fn rate(number: i32) -> u32 {
     u32::try_from(number).unwrap_or_default()
 }

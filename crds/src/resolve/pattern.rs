@@ -2,7 +2,10 @@
 //!
 //! The schema has few of them, so each is a function; a test makes sure that none is missing here.
 
-use crate::gateway::{CHANNEL_NAMESPACE, DATA_KEY, DURATION, LABEL, OBJECT_NAME};
+use crate::gateway::{
+    CHANNEL_NAMESPACE, DATA_KEY, DURATION, HEADER, LABEL, OBJECT_NAME, PARAMETER, PROBE_PATH,
+    URL_PATH,
+};
 
 use super::duration;
 
@@ -17,7 +20,20 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
         CHANNEL_NAMESPACE => {
             text.len() >= 2 && all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         }
+        HEADER => all(|b| b.is_ascii_alphanumeric() || b"-!#$%&'*+.^_`|~".contains(&b)),
+        PARAMETER => all(|b| b.is_ascii_alphanumeric() || b"-_.~:$@!*[]".contains(&b)),
+        URL_PATH => text.starts_with('/') && all(is_in_path),
+        PROBE_PATH => text.starts_with('/') && all(|b| is_in_path(b) || b"%?".contains(&b)),
         _ => true,
+    }
+}
+
+/// What a text that does not match is not.
+pub(crate) fn noun(pattern: &str) -> &'static str {
+    match pattern {
+        DURATION => "a duration",
+        URL_PATH | PROBE_PATH => "a path",
+        _ => "a valid name",
     }
 }
 
@@ -29,8 +45,16 @@ pub(crate) fn description(pattern: &str) -> &'static str {
         LABEL => "lower-case letters, digits and -, with a letter or digit first and last",
         DATA_KEY => "letters, digits, -, _ and .",
         CHANNEL_NAMESPACE => "two or more letters, digits, - and _",
+        HEADER => "the name of a header, such as X-App-Key",
+        PARAMETER => "letters, digits and -_.~:$@!*[]",
+        URL_PATH => "a path such as /collect, of letters, digits and -._~!$&'()*+,;=:@/",
+        PROBE_PATH => "a path such as /ping, with or without a query",
         _ => "a value of the form the reference gives",
     }
+}
+
+fn is_in_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
 }
 
 fn is_label(byte: u8) -> bool {
@@ -44,4 +68,26 @@ fn ends_are_alphanumeric(text: &str) -> bool {
         .iter()
         .flatten()
         .all(u8::is_ascii_alphanumeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use regex::Regex;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn code_and_patterns_agree(text in prop_oneof![
+            "[-a-zA-Z0-9._/%?]{0,8}", "(/[ -~]{0,6}){0,2}", "([0-9]{1,6}(h|m|s|ms|x)){0,5}", "\\PC{0,4}", "[a-z][ -~]?\n?",
+        ]) {
+            for pattern in [
+                CHANNEL_NAMESPACE, DATA_KEY, DURATION, HEADER, LABEL, OBJECT_NAME, PARAMETER, PROBE_PATH, URL_PATH,
+            ] {
+                let matches = Regex::new(pattern).unwrap().is_match(&text);
+                prop_assert_eq!(super::matches(pattern, &text), matches, "{:?} {}", text, pattern);
+            }
+        }
+    }
 }

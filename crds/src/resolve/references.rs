@@ -7,6 +7,14 @@ use crate::problem::{nearest, quoted};
 
 use super::Context;
 
+/// What is wrong with a blank value, and what to do.
+pub(super) const BLANK: (&str, &str) = ("the value is blank", "give it a value");
+/// What is wrong with a value that an editor or `echo` has ended, and what to do.
+pub(super) const LINE_BREAK: (&str, &str) = (
+    "the value ends with a line break",
+    "write it without, as printf does and echo does not",
+);
+
 /// The data of an object; reports at `field` when there is none.
 pub(super) fn object<'a>(
     holder: Holder,
@@ -89,16 +97,13 @@ pub(super) fn text(key: &SecretKey, path: &str, context: &mut Context<'_>) -> Op
         .iter()
         .all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
     let field = format!("{path}.key");
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        context.problem(field, "the value is blank", "give it a value");
-        return None;
-    }
-    if is_text && bytes.ends_with(b"\n") {
-        context.problem(
-            field,
-            "the value ends with a line break",
-            "write it without, as printf does and echo does not",
-        );
+    let problem = if bytes.iter().all(u8::is_ascii_whitespace) {
+        Some(BLANK)
+    } else {
+        (is_text && bytes.ends_with(b"\n")).then_some(LINE_BREAK)
+    };
+    if let Some((what, instead)) = problem {
+        context.problem(field, what, instead);
         return None;
     }
     Some(secret)

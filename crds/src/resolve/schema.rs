@@ -8,18 +8,28 @@ mod scalar;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Map, Value};
 
-use crate::gateway;
 use crate::problem::{Problem, nearest, quoted};
+use crate::{application, gateway};
 
-/// The schema of `spec`.
-static SPEC: LazyLock<Value> = LazyLock::new(|| {
-    let crd = serde_json::to_value(gateway::crd()).expect("a CRD has string keys only");
-    crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec")
-        .cloned()
-        .unwrap_or_default()
+/// The schema of the `spec` of one kind.
+pub(super) struct Schema {
+    spec: Value,
+    /// Fields to start from, in words.
+    start: &'static str,
+}
+
+pub(super) static GATEWAY: LazyLock<Schema> = LazyLock::new(|| {
+    Schema::of(
+        gateway::crd(),
+        "write spec with listeners, and relay or ingest",
+    )
 });
+
+pub(super) static APPLICATION: LazyLock<Schema> =
+    LazyLock::new(|| Schema::of(application::crd(), "write spec with gatewayRef and keys"));
 
 /// What a check found.
 pub(super) struct Checked {
@@ -29,22 +39,33 @@ pub(super) struct Checked {
     pub(super) repaired: Value,
 }
 
-pub(super) fn check(object: &str, spec: &Value) -> Checked {
-    let mut walk = Walk {
-        object,
-        problems: Vec::new(),
-        concerned: Vec::new(),
-    };
-    let repaired = if spec.is_null() {
-        walk.report("spec", "missing", "write spec with listeners and relay");
-        placeholder(&SPEC)
-    } else {
-        walk.value(&SPEC, spec, "spec")
-    };
-    Checked {
-        problems: walk.problems,
-        concerned: walk.concerned,
-        repaired,
+impl Schema {
+    fn of(crd: CustomResourceDefinition, start: &'static str) -> Self {
+        let crd = serde_json::to_value(crd).expect("a CRD has string keys only");
+        let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
+        Self {
+            spec: spec.cloned().unwrap_or_default(),
+            start,
+        }
+    }
+
+    pub(super) fn check(&self, object: &str, spec: &Value) -> Checked {
+        let mut walk = Walk {
+            object,
+            problems: Vec::new(),
+            concerned: Vec::new(),
+        };
+        let repaired = if spec.is_null() {
+            walk.report("spec", "missing", self.start);
+            placeholder(&self.spec)
+        } else {
+            walk.value(&self.spec, spec, "spec")
+        };
+        Checked {
+            problems: walk.problems,
+            concerned: walk.concerned,
+            repaired,
+        }
     }
 }
 
@@ -306,62 +327,4 @@ fn placeholder(schema: &Value) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::resolve::pattern;
-
-    fn every(schema: &Value, visit: &mut impl FnMut(&Value)) {
-        visit(schema);
-        let properties = schema.get("properties").and_then(Value::as_object);
-        properties
-            .into_iter()
-            .flat_map(Map::values)
-            .for_each(|property| every(property, visit));
-        schema
-            .get("items")
-            .into_iter()
-            .for_each(|items| every(items, visit));
-    }
-
-    #[test]
-    fn every_field_is_typed_bounded_and_documented() {
-        let mut scalars = 0;
-        every(&SPEC, &mut |schema| {
-            assert!(
-                schema.get("description").is_some(),
-                "no description: {schema}"
-            );
-            match kind(schema) {
-                "object" => assert!(schema.get("properties").is_some(), "{schema}"),
-                "array" => assert!(schema.get("maxItems").is_some(), "no maxItems: {schema}"),
-                "integer" => {
-                    scalars += 1;
-                    assert!(
-                        schema.get("minimum").is_some() && schema.get("maximum").is_some(),
-                        "{schema}"
-                    );
-                }
-                "string" => {
-                    scalars += 1;
-                    assert!(
-                        schema.get("enum").is_some() || schema.get("maxLength").is_some(),
-                        "{schema}"
-                    );
-                }
-                other => panic!("{other:?} is no type of this API: {schema}"),
-            }
-            if let Some(known) = schema.get("pattern").and_then(Value::as_str) {
-                assert!(
-                    !pattern::matches(known, " "),
-                    "{known} is not known to `pattern`"
-                );
-            }
-        });
-        assert!(scalars > 30, "the walk saw {scalars} fields only");
-    }
-
-    #[test]
-    fn a_placeholder_fits_the_types() {
-        serde_json::from_value::<gateway::GatewaySpec>(placeholder(&SPEC)).unwrap();
-    }
-}
+mod tests;

@@ -17,6 +17,9 @@ pub struct Sample {
     pub memory_limit_bytes: u64,
     pub egress_queue_bytes: u64,
     pub egress_limit_bytes: u64,
+    /// Clients that cannot be served as fast as messages come to them.
+    pub clients_behind: u64,
+    pub clients: u64,
 }
 
 /// Which measure asked for the level.
@@ -25,6 +28,7 @@ pub enum Cause {
     LoopDelay,
     Memory,
     EgressQueue,
+    ClientsBehind,
 }
 
 impl Cause {
@@ -33,6 +37,7 @@ impl Cause {
             Self::LoopDelay => "loop_delay",
             Self::Memory => "memory",
             Self::EgressQueue => "egress_queue",
+            Self::ClientsBehind => "clients_behind",
         }
     }
 }
@@ -43,19 +48,27 @@ struct Thresholds {
     loop_delay: Duration,
     memory_percent: u64,
     egress_percent: u64,
+    clients_behind_percent: u64,
 }
+
+/// Clients that are behind are no reason to refuse others: these add no messages yet.
+const NEVER: u64 = 100;
+/// With fewer clients than this, some of them being behind says nothing about the process.
+const CLIENTS_JUDGED_MIN: u64 = 100;
 
 /// A game's server list may be half a second late, its messages may not: 200 ms of loop delay are seen by players.
 const ENTER_SHED_QUERIES: Thresholds = Thresholds {
     loop_delay: Duration::from_millis(200),
     memory_percent: 70,
     egress_percent: 50,
+    clients_behind_percent: 10,
 };
 /// Half the delay, or ten points of the limit: far enough below that the work let in again does not lead straight back.
 const LEAVE_SHED_QUERIES: Thresholds = Thresholds {
     loop_delay: Duration::from_millis(100),
     memory_percent: 60,
     egress_percent: 40,
+    clients_behind_percent: 2,
 };
 /// A handshake costs more than anything else a client does, TLS above all. 85 % of memory leaves room for the queues of
 /// the connections that are here.
@@ -63,11 +76,13 @@ const ENTER_SHED_CONNECTIONS: Thresholds = Thresholds {
     loop_delay: Duration::from_millis(500),
     memory_percent: 85,
     egress_percent: 80,
+    clients_behind_percent: NEVER,
 };
 const LEAVE_SHED_CONNECTIONS: Thresholds = Thresholds {
     loop_delay: Duration::from_millis(250),
     memory_percent: 75,
     egress_percent: 70,
+    clients_behind_percent: NEVER,
 };
 
 /// How long all measures must be calm before the level falls by one: longer than SDKs wait before they try again, so
@@ -90,6 +105,14 @@ impl Thresholds {
             self.egress_percent,
         ) {
             Some(Cause::EgressQueue)
+        } else if sample.clients >= CLIENTS_JUDGED_MIN
+            && above(
+                sample.clients_behind,
+                sample.clients,
+                self.clients_behind_percent,
+            )
+        {
+            Some(Cause::ClientsBehind)
         } else {
             None
         }

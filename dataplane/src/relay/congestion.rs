@@ -1,8 +1,9 @@
 //! Publishers wait while most readers of a channel are behind.
 //!
 //! One slow reader is closed by the slow-consumer rule and holds up nobody. When many of a channel's readers are behind and
-//! still read, the channel carries more than they can take: then its publishers wait and the readers are spared. Now and
-//! then one publisher passes all the same, so that readers who only seem to read are found out by the slow-consumer rule.
+//! still read, the channel carries more than they can take: then its publishers wait and the readers are spared. The same
+//! holds for every reader while the process is overloaded. Now and then one publisher passes all the same, so that readers
+//! who only seem to read are found out by the slow-consumer rule.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,9 +32,24 @@ pub struct Congestion {
     gates: Mutex<HashMap<Channel, Gate>>,
 }
 
-/// Whether a channel's publishers should wait: more than a third of its members, and not one alone, are behind.
-pub fn is_congested(members: usize, behind: usize) -> bool {
-    behind >= 2 && behind * 3 > members
+/// The readers of a channel on one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readers {
+    pub members: usize,
+    /// Have much waiting, and still read.
+    pub behind: usize,
+}
+
+impl Readers {
+    /// Whether the channel's publishers should wait: more than a third, and not one alone, are behind. While the process
+    /// is overloaded nobody is slow by his own fault, and any reader that is behind is spared.
+    pub fn are_congested(self, overloaded: bool) -> bool {
+        if overloaded {
+            self.behind > 0
+        } else {
+            self.behind >= 2 && self.behind * 3 > self.members
+        }
+    }
 }
 
 impl Congestion {

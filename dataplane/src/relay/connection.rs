@@ -24,7 +24,6 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
-pub(super) use self::effects::message_kind;
 use super::account::Seat;
 use super::codes::{self, Disconnect};
 use super::frame::{self, Inbound, Kind, Reader};

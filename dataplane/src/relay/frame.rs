@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::codes::{self, Disconnect};
+use super::protocol::Encoding;
 
 /// Payload bytes of the largest control frame (RFC 6455 section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;
@@ -38,6 +39,17 @@ pub enum Kind {
     Binary,
     Close,
     Pong,
+}
+
+/// One frame around an encoded message of the protocol.
+pub fn message(encoding: Encoding, payload: &[u8]) -> Vec<u8> {
+    let kind = match encoding {
+        Encoding::Json => Kind::Text,
+        Encoding::Protobuf => Kind::Binary,
+    };
+    let mut out = Vec::with_capacity(SERVER_HEADER_BYTES_MAX + payload.len());
+    write(kind, payload, &mut out);
+    out
 }
 
 /// Appends one whole server frame.

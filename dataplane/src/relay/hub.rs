@@ -18,7 +18,7 @@ use slab::Slab;
 use self::encode::{Forms, Variant};
 use super::channel::Channel;
 use super::codes;
-use super::congestion::is_congested;
+use super::congestion::Readers;
 use super::connection::Connection;
 use super::delta::Form;
 use super::filter::Filter;
@@ -73,7 +73,7 @@ struct Room {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Delivered {
     pub frames: usize,
-    pub congested: bool,
+    pub readers: Readers,
 }
 
 pub struct Hub {
@@ -212,13 +212,13 @@ impl Hub {
             &self.frame_bytes,
         );
         let mut delivered = Delivered::default();
-        let mut behind = 0;
+        delivered.readers.members = room.members.len();
         for (_, member) in &mut room.members {
             if let Some(held) = &mut member.held {
                 held.add(event);
                 continue;
             }
-            behind += usize::from(
+            delivered.readers.behind += usize::from(
                 member
                     .wants
                     .connection
@@ -234,7 +234,6 @@ impl Hub {
             );
             delivered.frames += usize::from(sent);
         }
-        delivered.congested = is_congested(room.members.len(), behind);
         delivered
     }
 
@@ -242,10 +241,10 @@ impl Hub {
         self.rooms.contains_key(channel)
     }
 
-    /// Whether most of the channel's members are still behind.
-    pub fn congested(&self, channel: &Channel, queue_bytes_max: usize) -> bool {
+    /// How the channel's members keep up.
+    pub fn readers(&self, channel: &Channel, queue_bytes_max: usize) -> Readers {
         let Some(room) = self.rooms.get(channel) else {
-            return false;
+            return Readers::default();
         };
         let is_behind = |member: &Member| {
             member
@@ -258,7 +257,10 @@ impl Hub {
             .iter()
             .filter(|(_, member)| is_behind(member))
             .count();
-        is_congested(room.members.len(), behind)
+        Readers {
+            members: room.members.len(),
+            behind,
+        }
     }
 }
 

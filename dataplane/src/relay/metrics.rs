@@ -33,7 +33,9 @@ pub struct Metrics {
     disconnects: Family<CodeLabel, Counter>,
     commands: Counter,
     publications: Counter,
+    publications_refused: Counter,
     deliveries: Counter,
+    writes: Counter,
     received_bytes: Counter,
     sent_bytes: Counter,
 }
@@ -68,6 +70,12 @@ impl Metrics {
             "Publications accepted",
             metrics.publications.clone(),
         );
+        registry.register(
+            "publications_refused",
+            "Publications refused because the channel's readers could not take more",
+            metrics.publications_refused.clone(),
+        );
+        registry.register("writes", "Writes to client sockets", metrics.writes.clone());
         registry.register(
             "deliveries",
             "Messages queued to clients by channels",
@@ -117,6 +125,10 @@ impl Metrics {
         self.publications.inc();
     }
 
+    pub fn publication_refused(&self) {
+        self.publications_refused.inc();
+    }
+
     pub fn delivered(&self, messages: u64) {
         self.deliveries.inc_by(messages);
     }
@@ -125,7 +137,8 @@ impl Metrics {
         self.received_bytes.inc_by(bytes);
     }
 
-    pub fn wrote(&self, bytes: u64) {
+    pub fn wrote(&self, writes: u64, bytes: u64) {
+        self.writes.inc_by(writes);
         self.sent_bytes.inc_by(bytes);
     }
 }

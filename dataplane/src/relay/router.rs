@@ -14,6 +14,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::channel::Channel;
 use super::congestion::Congestion;
+use super::limits::PUBLISH_WAIT;
 use super::mailbox::{Item, Mailbox};
 use super::worker::Order;
 use crate::store::{Broker, Event, EventSink, StoreError};
@@ -39,6 +40,10 @@ pub struct Router {
     hasher: RandomState,
     congestion: Congestion,
 }
+
+/// The readers of the channel did not catch up while the publisher waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Congested;
 
 impl EventSink for Router {
     fn deliver(&self, channel: &Channel, event: Event) {
@@ -124,8 +129,15 @@ impl Router {
         Ok(())
     }
 
-    /// Waits until every worker with members can take another event, and the channel's readers have caught up.
-    pub async fn admit(&self, channel: &Channel) {
+    /// Waits until every worker with members can take another event, and the channel's readers have caught up; not
+    /// for ever.
+    pub async fn admit(&self, channel: &Channel) -> Result<(), Congested> {
+        tokio::time::timeout(PUBLISH_WAIT, self.wait_for_readers(channel))
+            .await
+            .map_err(|_| Congested)
+    }
+
+    async fn wait_for_readers(&self, channel: &Channel) {
         loop {
             self.congestion.wait(channel).await;
             let Some(full) = self.full_mailbox(channel) else {

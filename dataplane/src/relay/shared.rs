@@ -9,13 +9,15 @@ use sluice_crds::config::GatewayConfig;
 use tokio::sync::watch;
 
 use super::account::Accounts;
-use super::limits::{EGRESS_MEMORY_DIVISOR, INGRESS_MEMORY_DIVISOR, RESERVED_DESCRIPTORS};
+use super::limits::RESERVED_DESCRIPTORS;
 use super::metrics::{Metrics, Refused};
 use super::rate::Bucket;
 use super::router::Router;
 use super::worker::unix_ms;
 use crate::auth::Authenticator;
 use crate::drain::Drain;
+use crate::limits::{EGRESS_MEMORY_PERCENT, INGRESS_MEMORY_PERCENT};
+use crate::ingest::accept::Accept;
 use crate::pressure::{Level, Pressure};
 use crate::store::{Broker, Holder, Presence};
 
@@ -32,6 +34,8 @@ pub struct Parts {
     pub holder: Holder,
     /// Open files the process may have; bounds connections when the user set no limit.
     pub descriptors_max: usize,
+    /// Takes HTTP requests that are not the relay's; `None`: nobody does.
+    pub ingest: Option<Arc<Accept>>,
 }
 
 pub struct Shared {
@@ -111,6 +115,10 @@ impl Shared {
         &self.parts.drain
     }
 
+    pub fn ingest(&self) -> Option<&Arc<Accept>> {
+        self.parts.ingest.as_ref()
+    }
+
     pub fn accounts(&self) -> &Arc<Accounts> {
         &self.accounts
     }
@@ -155,8 +163,8 @@ impl Shared {
     pub fn worker_memory_bytes(&self) -> (usize, usize) {
         let limit = self.parts.pressure.memory_limit_bytes()
             / self.parts.router.mailboxes().len().max(1) as u64;
-        let part = |divisor: u64| usize::try_from(limit / divisor).unwrap_or(usize::MAX);
-        (part(INGRESS_MEMORY_DIVISOR), part(EGRESS_MEMORY_DIVISOR))
+        let part = |percent: u64| usize::try_from(limit / 100 * percent).unwrap_or(usize::MAX);
+        (part(INGRESS_MEMORY_PERCENT), part(EGRESS_MEMORY_PERCENT))
     }
 
     /// Before the upgrade: whether one more connection may come in.

@@ -5,9 +5,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use super::limits::{KERNEL_RECEIVE_BYTES, KERNEL_UNSENT_BYTES};
 
 /// A transport while HTTP is spoken on it.
 pub enum Transport {
@@ -65,6 +68,15 @@ pub enum Socket {
 
 impl From<Transport> for Socket {
     fn from(transport: Transport) -> Self {
+        let tcp = match &transport {
+            Transport::Plain(tcp) => tcp,
+            Transport::Tls(tls) => tls.get_ref().0,
+        };
+        // Without these bounds the kernel gives a busy client megabytes, which count as this process's memory in a container.
+        // A socket that does not take them works all the same.
+        let socket = SockRef::from(tcp);
+        let _ = socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES);
+        let _ = socket.set_recv_buffer_size(KERNEL_RECEIVE_BYTES);
         match transport {
             Transport::Plain(tcp) => Self::Plain(tcp),
             Transport::Tls(tls) => Self::Tls(RefCell::new(tls)),

@@ -25,8 +25,8 @@ use self::ingress::Ingress;
 pub use self::orders::{Order, Target};
 use super::account::Seat;
 use super::channel::Channel;
-use super::connection::{self, Connection};
-use super::frame::{self, Kind};
+use super::connection::Connection;
+use super::frame;
 use super::hub::{Dirty, Hub, Membership};
 use super::limits::{
     QUEUE_BYTES_UNDER_PRESSURE, READ_BUFFER_BYTES, TIMER_GRAIN_MS, WRITE_GATHER_BYTES,
@@ -46,6 +46,7 @@ struct Counts {
     deliveries: Cell<u64>,
     commands: Cell<u64>,
     received_bytes: Cell<u64>,
+    writes: Cell<u64>,
     sent_bytes: Cell<u64>,
 }
 
@@ -102,12 +103,7 @@ impl Worker {
             ingress: Ingress::new(ingress_bytes),
             ingress_queue: RefCell::default(),
             pings: [Encoding::Json, Encoding::Protobuf].map(|encoding| {
-                let mut bytes = Vec::new();
-                frame::write(
-                    connection::message_kind(encoding),
-                    protocol::ping(encoding),
-                    &mut bytes,
-                );
+                let bytes = frame::message(encoding, protocol::ping(encoding));
                 Frame::new(bytes, &frame_bytes)
             }),
             frame_bytes,
@@ -188,7 +184,9 @@ impl Worker {
         add(&self.counts.received_bytes, bytes as u64);
     }
 
-    pub fn count_sent(&self, bytes: usize) {
+    /// A write that the socket took.
+    pub fn count_write(&self, bytes: usize) {
+        add(&self.counts.writes, 1);
         add(&self.counts.sent_bytes, bytes as u64);
     }
 
@@ -225,6 +223,11 @@ impl Worker {
         }
     }
 
+    /// The process sheds: whoever is slow now may not be so by his own fault.
+    pub fn is_overloaded(&self) -> bool {
+        self.shared.pressure().level().sheds_queries()
+    }
+
     /// Runs a decision of the connection's session with what it may look at.
     pub fn with_env<T>(&self, connection: &Connection, decide: impl FnOnce(&Env<'_>) -> T) -> T {
         let config = self.config.borrow();
@@ -232,7 +235,7 @@ impl Worker {
         decide(&Env {
             relay: &config.relay,
             now_ms: unix_ms(),
-            shed_queries: self.shared.pressure().level().sheds_queries(),
+            shed_queries: self.is_overloaded(),
             account: seat.as_ref().map(Seat::state),
         })
     }
@@ -343,9 +346,4 @@ pub fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
-}
-
-/// The two kinds of message frame, for building frames outside of connections.
-pub fn kind(encoding: Encoding) -> Kind {
-    connection::message_kind(encoding)
 }

@@ -230,13 +230,20 @@ impl Client {
             return Ok(());
         }
         let mut out = Vec::new();
-        for _ in 0..read.pings {
-            frame::encode(frame::TEXT, b"{}", &mut out);
-        }
-        for _ in 0..read.native_pings {
-            frame::encode(frame::PONG, b"", &mut out);
-        }
+        read.pongs(&mut out);
         Ok(write.write_all(&out).await?)
+    }
+}
+
+impl Read {
+    /// Appends the answers to the pings.
+    pub fn pongs(self, out: &mut Vec<u8>) {
+        for _ in 0..self.pings {
+            frame::encode(frame::TEXT, b"{}", out);
+        }
+        for _ in 0..self.native_pings {
+            frame::encode(frame::PONG, b"", out);
+        }
     }
 }
 

@@ -33,6 +33,10 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str) -> Result<(), Fin
             }
         }
         ("string", Value::String(text)) => string(schema, text),
+        ("string", Value::Number(_) | Value::Bool(_)) if is_free_text(schema) => Err((
+            format!("{} stands here", name_of(value)),
+            "put it in quotes".to_owned(),
+        )),
         (_, other) => Err((
             format!("{} stands here", name_of(other)),
             format!("write {}", wanted(schema, path)),
@@ -72,13 +76,8 @@ fn string(schema: &Value, text: &str) -> Result<(), Finding> {
         return Ok(());
     };
     if !pattern::matches(known, text) {
-        let what = if known == DURATION {
-            "is not a duration"
-        } else {
-            "is not a valid name"
-        };
         return Err((
-            format!("{} {what}", quoted(text)),
+            format!("{} is not {}", quoted(text), pattern::noun(known)),
             format!("write {}", wanted(schema, "")),
         ));
     }
@@ -133,6 +132,11 @@ pub(super) fn wanted(schema: &Value, path: &str) -> String {
             None => "text".to_owned(),
         },
     }
+}
+
+/// Whether a number or `true` may have been meant as text.
+fn is_free_text(schema: &Value) -> bool {
+    schema.get("enum").is_none() && schema.get("pattern").is_none()
 }
 
 fn range(schema: &Value) -> (i64, i64) {

@@ -33,6 +33,9 @@ pub(super) enum ApiError {
     BadRequest,
     #[error("not available")]
     NotAvailable,
+    /// The channel's readers cannot take more now.
+    #[error("too many requests")]
+    TooManyRequests,
     #[error("unrecoverable position")]
     UnrecoverablePosition,
 }
@@ -46,6 +49,7 @@ impl ApiError {
             Self::LimitExceeded => codes::ERROR_LIMIT_EXCEEDED.code,
             Self::BadRequest => codes::ERROR_BAD_REQUEST.code,
             Self::NotAvailable => codes::ERROR_NOT_AVAILABLE.code,
+            Self::TooManyRequests => codes::ERROR_TOO_MANY_REQUESTS.code,
             Self::UnrecoverablePosition => codes::ERROR_UNRECOVERABLE_POSITION.code,
         }
     }
@@ -56,6 +60,7 @@ impl ApiError {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UnknownChannel | Self::NotFound => StatusCode::NOT_FOUND,
             Self::LimitExceeded | Self::BadRequest | Self::NotAvailable => StatusCode::BAD_REQUEST,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::UnrecoverablePosition => StatusCode::RANGE_NOT_SATISFIABLE,
         }
     }

@@ -17,6 +17,7 @@ use super::pattern::Pattern;
 use super::request::{Batch, BatchCommand, Channels, Command, History, Publish};
 use crate::relay::channel::Channel;
 use crate::relay::protocol::Position;
+use crate::relay::router::Congested;
 use crate::relay::session::scoped_channel;
 use crate::relay::shared::Shared;
 use crate::relay::worker::{Order, unix_ms};
@@ -127,7 +128,10 @@ impl<'a> Executor<'a> {
         let publication = message.publication()?;
         // A long batch takes turns with the connections of this worker.
         tokio::task::consume_budget().await;
-        self.shared.router().admit(&channel).await;
+        if let Err(Congested) = self.shared.router().admit(&channel).await {
+            self.shared.metrics().publication_refused();
+            return Err(ApiError::TooManyRequests);
+        }
         let published = self
             .shared
             .broker()

@@ -8,6 +8,7 @@ use crate::relay::delta;
 use crate::relay::history::{self, Beginning};
 use crate::relay::hub::Membership;
 use crate::relay::protocol::{Position, Publication, ResultBody};
+use crate::relay::router::Congested;
 use crate::relay::session::{
     Ask, MemberKey, Plan, PublishAsk, Query, QueryError, Step, SubscribeError, Subscribed,
 };
@@ -88,12 +89,13 @@ impl Connection {
         } = ask;
         // Replies so far must not wait with us.
         self.flush(worker);
-        if self
-            .unless_closing(worker.router().admit(&channel))
-            .await
-            .is_none()
-        {
-            return Step::default();
+        match self.unless_closing(worker.router().admit(&channel)).await {
+            None => return Step::default(),
+            Some(Err(Congested)) => {
+                worker.metrics().publication_refused();
+                return self.session.borrow_mut().publish_refused(id);
+            }
+            Some(Ok(())) => {}
         }
         let outcome: Result<Published, StoreError> = worker
             .broker()

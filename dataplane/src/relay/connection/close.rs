@@ -1,13 +1,17 @@
 //! The end of a connection: leaving everything, and the closing handshake.
 
+use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+
+use tokio::time::Instant;
 
 use super::Connection;
 use crate::relay::codes::{self, Disconnect};
 use crate::relay::frame::{self, Inbound};
-use crate::relay::limits::CLOSE_HANDSHAKE;
+use crate::relay::limits::{CLOSE_HANDSHAKE, CLOSE_HANDSHAKE_BUSY};
 use crate::relay::outbox::Frame;
 use crate::relay::worker::Worker;
 
@@ -34,17 +38,34 @@ impl Connection {
             outbox.push_unchecked(Frame::new(bytes, worker.frame_bytes()));
         }
         self.flush(worker);
-        let handshake = poll_fn(|cx| self.poll_closed(cx, worker));
-        // A peer that does not answer is dropped; there is nothing more to say to it.
-        let _ = tokio::time::timeout(CLOSE_HANDSHAKE, handshake).await;
+        let moved_bytes = Cell::new(0);
+        let mut handshake = pin!(poll_fn(|cx| self.poll_closed(cx, worker, &moved_bytes)));
+        // A peer that does not answer is dropped; there is nothing more to say to it. One that still sends or takes bytes
+        // has not come to our close frame yet, and would see a reset instead of it.
+        let until = Instant::now() + CLOSE_HANDSHAKE_BUSY;
+        while tokio::time::timeout(CLOSE_HANDSHAKE, &mut handshake)
+            .await
+            .is_err()
+        {
+            if moved_bytes.take() == 0 || Instant::now() >= until {
+                return;
+            }
+        }
     }
 
     /// Ready when the close frame is written and the peer has answered it, or is gone.
-    fn poll_closed(&self, cx: &mut Context<'_>, worker: &Worker) -> Poll<()> {
+    fn poll_closed(
+        &self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        moved_bytes: &Cell<usize>,
+    ) -> Poll<()> {
         self.remember(cx);
+        let waiting_bytes = self.waiting_bytes();
         if self.poll_flush(cx, worker).is_err() || self.gone.get() {
             return Poll::Ready(());
         }
+        moved_bytes.set(moved_bytes.get() + waiting_bytes - self.waiting_bytes());
         let mut answered = false;
         loop {
             let mut buffer = worker.read_buffer();
@@ -52,6 +73,7 @@ impl Connection {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(read)) => {
+                    moved_bytes.set(moved_bytes.get() + read);
                     let message_bytes_max = worker.message_bytes_max();
                     let mut note = |inbound| answered |= matches!(inbound, Inbound::Close(_));
                     let outcome = self.reader.borrow_mut().read(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Connection;
 use crate::relay::channel::Channel;
 use crate::relay::codes;
-use crate::relay::frame::{self, Kind};
+use crate::relay::frame;
 use crate::relay::protocol::{self, ChannelRef, Encoding, NotJson, Push, Reply};
 use crate::relay::session::{Effect, Step, Subscription};
 use crate::relay::worker::Worker;
@@ -102,9 +102,7 @@ impl Connection {
             self.request_close(codes::DISCONNECT_INAPPROPRIATE_PROTOCOL);
             return;
         }
-        let mut bytes = Vec::with_capacity(message.len() + 10);
-        frame::write(message_kind(self.encoding), &message, &mut bytes);
-        self.send(worker, bytes);
+        self.send(worker, frame::message(self.encoding, &message));
     }
 
     /// Ends a subscription for hub, presence and the others. Store failures are logged and not retried: the lease
@@ -137,12 +135,5 @@ impl Connection {
         if let Err(error) = worker.broker().publish_presence(channel, event).await {
             tracing::warn!(%error, "join or leave not announced");
         }
-    }
-}
-
-pub(in crate::relay) fn message_kind(encoding: Encoding) -> Kind {
-    match encoding {
-        Encoding::Json => Kind::Text,
-        Encoding::Protobuf => Kind::Binary,
     }
 }

@@ -79,7 +79,7 @@ impl Connection {
     }
 
     fn note_written(&self, worker: &Worker, bytes: usize) {
-        worker.count_sent(bytes);
+        worker.count_write(bytes);
         self.wrote_at_ms.set(worker.coarse_ms());
         self.sent_bytes
             .set(self.sent_bytes.get().saturating_add(bytes));

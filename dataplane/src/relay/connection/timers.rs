@@ -30,7 +30,7 @@ impl Connection {
                 self.send_frame(worker, worker.ping_frame(self.encoding));
             }
             Beat::Close(disconnect) => {
-                if disconnect == codes::DISCONNECT_NO_PONG && self.may_be_late() {
+                if disconnect == codes::DISCONNECT_NO_PONG && self.may_be_late(worker) {
                     heartbeat.extend(worker.clock_ms(), settings);
                 } else {
                     self.request_close(disconnect);
@@ -50,16 +50,20 @@ impl Connection {
     }
 
     /// Whether ping or pong may be stuck behind messages that take their time: a client that goes on taking or sending much
-    /// is alive.
-    fn may_be_late(&self) -> bool {
+    /// is alive. In overload silence may be the server's own, so a client gets that time whatever it does.
+    fn may_be_late(&self, worker: &Worker) -> bool {
         if self.paused.get() {
             return true;
         }
         let heard_bytes = self.heard_bytes.replace(0);
         let sent_bytes = self.sent_bytes.replace(0);
-        let bulk = heard_bytes >= PONG_BEHIND_BYTES_MIN || sent_bytes >= PING_BEHIND_BYTES_MIN;
         self.extensions.set(self.extensions.get().saturating_add(1));
-        bulk && self.extensions.get() <= PONG_EXTENSIONS_MAX
+        let patient = self.extensions.get() <= PONG_EXTENSIONS_MAX;
+        if worker.is_overloaded() {
+            return patient || heard_bytes + sent_bytes > 0;
+        }
+        let bulk = heard_bytes >= PONG_BEHIND_BYTES_MIN || sent_bytes >= PING_BEHIND_BYTES_MIN;
+        bulk && patient
     }
 
     /// On the worker's clock.

@@ -5,7 +5,6 @@ use crate::relay::delta::{self, Form};
 use crate::relay::frame;
 use crate::relay::outbox::{Frame, FrameBytes};
 use crate::relay::protocol::{self, ChannelRef, Encoding, Publication, Push};
-use crate::relay::worker;
 use crate::store::Event;
 
 /// What distinguishes members that could not share a frame.
@@ -115,8 +114,7 @@ impl<'e> Forms<'e> {
         if outcome.is_err() {
             return Slot::Impossible;
         }
-        let mut bytes = Vec::with_capacity(message.len() + frame::SERVER_HEADER_BYTES_MAX);
-        frame::write(worker::kind(variant.encoding), &message, &mut bytes);
+        let bytes = frame::message(variant.encoding, &message);
         Slot::Ready(Frame::new(bytes, self.frame_bytes))
     }
 }

@@ -27,6 +27,11 @@ struct Fixture {
 }
 
 impl Fixture {
+    fn congested(&self) -> bool {
+        let readers = self.hub.readers(&self.channel, QUEUE_BYTES_MAX);
+        readers.are_congested(false)
+    }
+
     fn new() -> Self {
         Self {
             hub: Hub::new(FrameBytes::default()),
@@ -428,21 +433,24 @@ async fn congested_when_many_are_behind_that_still_read() {
         let connection = &readers[index].connection;
         connection.enqueue(backlog.clone(), QUEUE_BYTES_MAX, &mut fixture.dirty);
         let delivered = fixture.deliver(&publication(index as u64 + 1));
-        assert_eq!(delivered.congested, congested, "{index}");
-        let channel = fixture.channel.clone();
-        assert_eq!(fixture.hub.congested(&channel, QUEUE_BYTES_MAX), congested);
+        assert_eq!(delivered.readers.are_congested(false), congested, "{index}");
+        assert!(
+            delivered.readers.are_congested(true),
+            "in overload one is reason enough"
+        );
+        assert_eq!(fixture.congested(), congested);
     }
     fixture.hub.set_clock(STUCK_MS + 60_000);
     assert!(
-        !fixture.hub.congested(&fixture.channel, QUEUE_BYTES_MAX),
+        !fixture.congested(),
         "who takes nothing is no reason to wait"
     );
     fixture.hub.set_clock(0);
-    assert!(fixture.hub.congested(&fixture.channel, QUEUE_BYTES_MAX));
+    assert!(fixture.congested());
     readers.iter().take(3).for_each(|reader| {
         connections::take_messages(&reader.connection);
     });
-    assert!(!fixture.hub.congested(&fixture.channel, QUEUE_BYTES_MAX));
+    assert!(!fixture.congested());
 }
 
 /// Every subscription of every client is one member; see `connection::tests` for why this is guarded.

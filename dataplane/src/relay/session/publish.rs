@@ -93,4 +93,9 @@ impl Session {
             Err(_) => Step::error(id, codes::ERROR_INTERNAL),
         }
     }
+
+    /// The channel's readers cannot take more now.
+    pub fn publish_refused(&mut self, id: u32) -> Step {
+        Step::error(id, codes::ERROR_TOO_MANY_REQUESTS)
+    }
 }

@@ -45,7 +45,7 @@ impl Worker {
             &mut self.dirty.borrow_mut(),
         );
         super::add(&self.counts.deliveries, delivered.frames as u64);
-        if delivered.congested {
+        if delivered.readers.are_congested(self.is_overloaded()) {
             let mut congested = self.congested.borrow_mut();
             if !congested.contains(channel) {
                 congested.push(channel.clone());
@@ -83,14 +83,23 @@ impl Worker {
             }
             tokio::time::sleep(CONGESTION_LOOK).await;
             let queue_bytes_max = self.queue_bytes_max();
+            let overloaded = self.is_overloaded();
             let hub = self.hub.borrow();
+            let mut behind = 0;
             self.congested.borrow_mut().retain(|channel| {
-                let still = hub.congested(channel, queue_bytes_max);
-                if !still {
+                let readers = hub.readers(channel, queue_bytes_max);
+                let still = readers.are_congested(overloaded);
+                if still {
+                    behind += readers.behind;
+                } else {
                     self.router().congestion().clear(self.index, channel);
                 }
                 still
             });
+            let connections = self.connections.borrow().len();
+            self.shared
+                .pressure()
+                .record_readers(self.index, behind.min(connections), connections);
         }
     }
 
@@ -116,7 +125,7 @@ impl Worker {
         metrics.delivered(self.counts.deliveries.take());
         metrics.commanded(self.counts.commands.take());
         metrics.received(self.counts.received_bytes.take());
-        metrics.wrote(self.counts.sent_bytes.take());
+        metrics.wrote(self.counts.writes.take(), self.counts.sent_bytes.take());
     }
 
     /// Keeps the worker's configuration current.

@@ -1,0 +1,157 @@
+//! One Gateway: its listeners, its relay, its ingest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{self, GatewayConfig};
+use crate::gateway::{GatewaySpec, Listener, Protocol, Relay, Switch};
+use crate::objects::{GatewayObject, Objects};
+use crate::problem::Problem;
+
+use super::{Context, authentication, channel, duration, ingest, keys, limits, references, schema};
+
+/// A Gateway as far as it could be understood.
+pub(super) struct Judged {
+    /// `None` only where schema and types disagree. Its `ingest` is empty.
+    pub(super) config: Option<GatewayConfig>,
+    pub(super) ingest: Ingest,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// What Applications may attach to.
+pub(super) enum Ingest {
+    /// Still without applications.
+    Configured(Box<config::Ingest>),
+    Absent,
+    /// The Gateway says something about it that cannot be read.
+    Unknown,
+}
+
+pub(super) fn resolve(gateway: &GatewayObject, objects: &Objects) -> Judged {
+    let object = name(&gateway.namespace, &gateway.name);
+    let (mut context, spec) = Context::read::<GatewaySpec>(
+        &schema::GATEWAY,
+        objects,
+        object,
+        &gateway.namespace,
+        &gateway.spec,
+    );
+    let Some(spec) = spec else {
+        return Judged {
+            config: None,
+            ingest: Ingest::Unknown,
+            problems: context.problems,
+        };
+    };
+    if spec.relay.is_none() && spec.ingest.is_none() && !parts_are_unknown(&context) {
+        let what = "nothing would be served: there is neither relay nor ingest";
+        context.problem("spec", what, "write relay, ingest or both");
+    }
+    let config = GatewayConfig {
+        name: gateway.name.clone(),
+        namespace: gateway.namespace.clone(),
+        listeners: listeners(&spec.listeners, &mut context),
+        relay: match &spec.relay {
+            Some(spec) => relay(spec, &mut context),
+            None => config::Relay::closed(),
+        },
+        ingest: None,
+        drain: config::Drain {
+            timeout: duration::parse_or_zero(&spec.data_plane.drain.timeout),
+        },
+    };
+    let ingest = match &spec.ingest {
+        Some(spec_of_ingest) => {
+            let has_relay = spec.relay.is_some();
+            let ingest = ingest::resolve(spec_of_ingest, has_relay, &mut context);
+            Ingest::Configured(Box::new(ingest))
+        }
+        None if context.is_concerned("spec.ingest") => Ingest::Unknown,
+        None => Ingest::Absent,
+    };
+    Judged {
+        config: Some(config),
+        ingest,
+        problems: context.problems,
+    }
+}
+
+/// How problems name a Gateway.
+pub(super) fn name(namespace: &str, name: &str) -> String {
+    format!("Gateway {namespace}/{name}")
+}
+
+fn parts_are_unknown(context: &Context<'_>) -> bool {
+    context.is_concerned("spec.relay") || context.is_concerned("spec.ingest")
+}
+
+fn listeners(specs: &[Listener], context: &mut Context<'_>) -> Vec<config::Listener> {
+    let mut first_with_port: BTreeMap<i32, usize> = BTreeMap::new();
+    let mut listeners = Vec::with_capacity(specs.len());
+    for (index, spec) in specs.iter().enumerate() {
+        let path = format!("spec.listeners[{index}]");
+        let first = *first_with_port.entry(spec.port).or_insert(index);
+        if first != index {
+            let what = format!("{} is already used by listeners[{first}]", spec.port);
+            context.problem(
+                format!("{path}.port"),
+                what,
+                "give every listener a port of its own",
+            );
+        }
+        let tls = match (spec.protocol, &spec.tls) {
+            (Protocol::Http, None) => None,
+            (Protocol::Http, Some(_)) => {
+                let instead = "write protocol: HTTPS, or remove tls";
+                context.problem(format!("{path}.tls"), "protocol HTTP takes no tls", instead);
+                None
+            }
+            (Protocol::Https, None) => {
+                let instead = "write tls: {certificateRef: {name: <secret>}}, or protocol: HTTP";
+                context.problem(
+                    format!("{path}.tls"),
+                    "protocol HTTPS needs a certificate",
+                    instead,
+                );
+                None
+            }
+            (Protocol::Https, Some(tls)) => keys::tls(&tls.certificate_ref.name, &path, context),
+        };
+        listeners.push(config::Listener {
+            name: spec.name.clone(),
+            // The schema bounds the port; zero stands for one that was reported.
+            port: u16::try_from(spec.port).unwrap_or_default(),
+            tls,
+        });
+    }
+    listeners
+}
+
+fn relay(spec: &Relay, context: &mut Context<'_>) -> config::Relay {
+    let default_path = "spec.relay.defaultNamespace.options";
+    let default_namespace = Arc::new(channel::options(
+        &spec.default_namespace.options,
+        default_path,
+        context,
+    ));
+    let mut namespaces = BTreeMap::new();
+    for (index, named) in spec.namespaces.iter().enumerate() {
+        let path = format!("spec.relay.namespaces[{index}].options");
+        namespaces.insert(
+            named.name.clone(),
+            Arc::new(channel::options(&named.options, &path, context)),
+        );
+    }
+    config::Relay {
+        authentication: authentication::resolve(&spec.authentication, context),
+        default_namespace,
+        namespaces,
+        personal_channel: spec.personal_channel == Switch::Enabled,
+        limits: limits::limits(&spec.limits, context),
+        heartbeat: limits::heartbeat(&spec.heartbeat, context),
+        server_api_key: spec.server_api.as_ref().and_then(|api| {
+            let path = "spec.relay.serverApi.keySecretRef";
+            references::text(&api.key_secret_ref, path, context)
+        }),
+    }
+}

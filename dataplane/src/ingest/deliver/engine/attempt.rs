@@ -1,0 +1,250 @@
+//! One attempt to deliver an entry: out, the answer in, and what follows from it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use sluice_crds::config::Delivery;
+use tokio::time::Instant;
+
+use super::Engine;
+use super::Event;
+use super::judge::{Judgement, judge};
+use crate::ingest::deliver::outgoing::outgoing;
+use crate::ingest::deliver::scheduler::{Attempt, Dispatch, UpstreamId};
+use crate::ingest::entry::StoredRequest;
+use crate::ingest::limiter::{Class, Sample};
+use crate::ingest::upstream::{Failure, Server, read_body};
+use crate::store::queue::{EntryId, Outcome, Token, Verdict};
+
+/// What is read of an answer: success and errors are told in the first lines.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// An upstream's answer.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// As much of it as was read.
+    pub(super) body: Bytes,
+}
+
+/// How an attempt ended.
+pub(super) enum End {
+    Answer(Reply),
+    NotConnected,
+    Broken,
+    TimedOut,
+    /// The entry cannot be made a request; no upstream was asked.
+    Unsendable(&'static str),
+}
+
+/// An attempt that ended.
+pub(super) struct Answered {
+    attempt: Attempt,
+    upstream: UpstreamId,
+    label: Arc<str>,
+    id: EntryId,
+    token: Token,
+    attempts: u32,
+    failures: u32,
+    delivery: Arc<Delivery>,
+    took: Duration,
+    end: End,
+}
+
+impl Engine {
+    pub(super) fn send(&mut self, dispatch: Dispatch, now: Instant) {
+        let mut answered = Answered {
+            attempt: Attempt {
+                lane: dispatch.lane,
+                seq: dispatch.seq,
+            },
+            upstream: dispatch.upstream,
+            label: Arc::default(),
+            id: dispatch.sending.id,
+            token: dispatch.sending.token,
+            attempts: dispatch.sending.attempts,
+            failures: dispatch.sending.failures,
+            delivery: dispatch.delivery,
+            took: Duration::ZERO,
+            end: End::NotConnected,
+        };
+        let Some(state) = self.servers.get(&dispatch.upstream) else {
+            // Only upstreams with a server are healthy, so this is a race with the configuration at most.
+            let _ = self.sender.send(Event::Answered(Box::new(answered)));
+            return;
+        };
+        answered.label = Arc::clone(&state.label);
+        let stored = match StoredRequest::decode(dispatch.sending.request) {
+            Ok(stored) => stored,
+            Err(failure) => {
+                tracing::error!(id = %answered.id, %failure, "entry parked");
+                answered.end = End::Unsendable("Damaged");
+                let _ = self.sender.send(Event::Answered(Box::new(answered)));
+                return;
+            }
+        };
+        let (server, sender) = (Rc::clone(&state.server), self.sender.clone());
+        let timeout = dispatch.timeout;
+        self.tasks.spawn_local(async move {
+            let mut kept = None;
+            let exchange = exchange(&server, &stored, &mut kept);
+            answered.end = tokio::time::timeout(timeout, exchange)
+                .await
+                .unwrap_or(End::TimedOut);
+            answered.took = now.elapsed();
+            drop(stored);
+            // The loop has ended, and the entry is delivered again by the next process.
+            let _ = sender.send(Event::Answered(Box::new(answered)));
+            if let Some(connection) = kept {
+                server.keep(connection).await;
+            }
+        });
+    }
+
+    pub(super) fn answered(&mut self, answered: Answered, now: Instant) {
+        let (judgement, sample, outcome) = judge(&answered.end);
+        if !matches!(answered.end, End::Unsendable(_)) {
+            self.metrics
+                .attempted(&answered.label, outcome, answered.took);
+        }
+        let sample = Sample {
+            latency: answered.took,
+            outcome: sample,
+        };
+        self.scheduler
+            .ended(answered.upstream, Class::Queued, sample, now.into_std());
+        match judgement {
+            Judgement::Done { reason } => self.settle(&answered, Outcome::Delivered, reason, now),
+            Judgement::Park { reason } => self.settle(&answered, Outcome::Parked, reason, now),
+            Judgement::Retry {
+                reason,
+                uses_attempt,
+            } => self.repeat(&answered, reason, uses_attempt, now),
+            Judgement::PauseLane { reason } => {
+                self.scheduler
+                    .pause_lane(answered.attempt.lane, now.into_std());
+                self.repeat(&answered, reason, false, now);
+            }
+        }
+    }
+
+    fn settle(
+        &mut self,
+        answered: &Answered,
+        outcome: Outcome,
+        reason: &'static str,
+        now: Instant,
+    ) {
+        let application = self.scheduler.application_name(answered.attempt.lane);
+        let delivered = outcome == Outcome::Delivered;
+        let at_ms = unix_ms();
+        if delivered {
+            let delay = at_ms.saturating_sub(answered.id.accepted_ms());
+            self.metrics
+                .delivered(&application, Duration::from_millis(delay));
+        } else {
+            self.metrics.parked(&application, reason);
+        }
+        let asked = !matches!(answered.end, End::Unsendable(_));
+        let verdict = Verdict {
+            outcome,
+            reason: reason.into(),
+            http_status: answered.status(),
+            attempts: answered.attempts.saturating_add(u32::from(asked)),
+            upstream: Arc::clone(&answered.label),
+            at_ms,
+        };
+        self.recorder
+            .settle(answered.attempt, answered.token, verdict);
+        self.scheduler
+            .settle(answered.attempt, delivered, now.into_std());
+    }
+
+    fn repeat(&mut self, answered: &Answered, reason: &'static str, uses: bool, now: Instant) {
+        let attempts = answered.attempts.saturating_add(u32::from(uses));
+        if uses && attempts >= answered.delivery.attempts {
+            self.settle(answered, Outcome::Parked, "AttemptsExhausted", now);
+            return;
+        }
+        let application = self.scheduler.application_name(answered.attempt.lane);
+        self.metrics.retried(&application, reason);
+        if uses {
+            self.recorder.used_attempts(answered.token, attempts);
+        }
+        let pause = backoff(&answered.delivery, answered.failures, fastrand::f64());
+        let at = now + pause;
+        self.scheduler
+            .retry(answered.attempt, at.into_std(), attempts, now.into_std());
+    }
+}
+
+impl Answered {
+    fn status(&self) -> u16 {
+        match &self.end {
+            End::Answer(reply) => reply.status.as_u16(),
+            End::NotConnected | End::Broken | End::TimedOut | End::Unsendable(_) => 0,
+        }
+    }
+}
+
+async fn exchange(
+    server: &Server,
+    stored: &StoredRequest,
+    kept: &mut Option<crate::ingest::upstream::Connection>,
+) -> End {
+    let make = || outgoing(stored, server.address());
+    let Some(request) = make() else {
+        return End::Unsendable("InvalidTarget");
+    };
+    // Sent twice does no harm here: what is not answered is repeated anyway.
+    let (response, connection) = match server.exchange(request, Some(&make)).await {
+        Ok(answer) => answer,
+        Err(failure) => return failure.into(),
+    };
+    let (head, mut body) = response.into_parts();
+    match read_body(&mut body, ANSWER_BYTES_MAX).await {
+        Ok(read) => {
+            if read.complete {
+                *kept = Some(connection);
+            }
+            End::Answer(Reply {
+                status: head.status,
+                headers: head.headers,
+                body: read.bytes,
+            })
+        }
+        Err(failure) => failure.into(),
+    }
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotConnected(reason) => {
+                tracing::debug!(%reason, "not connected to the upstream");
+                Self::NotConnected
+            }
+            Failure::Broken(reason) => {
+                tracing::debug!(%reason, "connection to the upstream broke");
+                Self::Broken
+            }
+        }
+    }
+}
+
+/// Doubles with every failure in a row, up to the configured maximum; half of it is chance, so that what failed
+/// together does not come back together.
+fn backoff(delivery: &Delivery, failures: u32, chance: f64) -> Duration {
+    let longest = delivery.backoff_max.max(delivery.backoff_initial);
+    let doubled = 2f64.powi(i32::try_from(failures.min(30)).unwrap_or(30));
+    let full = (delivery.backoff_initial.as_secs_f64() * doubled).min(longest.as_secs_f64());
+    Duration::from_secs_f64(full * (0.5 + chance / 2.0))
+}
+
+pub(in crate::ingest) fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,5 @@
+mod caps;
+mod fairness;
+mod scale;
+mod sim;
+mod upstreams;
