@@ -1,8 +1,8 @@
 //! The admin port: health, readiness, metrics, the configuration in force, the log filter.
 //!
 //! A small HTTP server of its own, on the control runtime, so that `/livez` answers as long as that runtime turns. Slow
-//! or malformed clients are bounded in number, bytes and time. It shows no secrets and changes nothing but the log
-//! filter.
+//! or malformed clients are bounded in number, bytes and time. Itself it shows no secrets and changes nothing but the log
+//! filter; other parts of the process add paths of their own as [`Routes`].
 
 use std::convert::Infallible;
 use std::io;
@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -43,6 +44,18 @@ pub struct AdminState {
     pub registry: Arc<Registry>,
     pub config: watch::Receiver<Arc<GatewayConfig>>,
     pub log: LogControl,
+    /// Asked in order for paths that are not the admin port's own.
+    pub routes: Vec<Arc<dyn Routes>>,
+}
+
+/// A part of the process that answers some paths of the admin port.
+#[async_trait]
+pub trait Routes: Send + Sync {
+    /// The paths, for people who look for them.
+    fn paths(&self) -> &'static str;
+
+    /// `None`: the path is none of its own.
+    async fn answer(&self, head: &http::request::Parts, body: Bytes) -> Option<Answer>;
 }
 
 pub struct Admin {
@@ -114,7 +127,7 @@ async fn serve_connection(stream: TcpStream, state: Arc<AdminState>) {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Full<Bytes>>;
 
 async fn answer(state: &AdminState, request: Request<Incoming>) -> Answer {
     let path = request.uri().path();
@@ -130,11 +143,31 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Answer {
         }
         "/livez" | "/readyz" | "/metrics" | "/config" => not_allowed("GET, HEAD"),
         "/log" => not_allowed("GET, HEAD, PUT"),
-        _ => text(
-            StatusCode::NOT_FOUND,
-            "not found; there are /livez, /readyz, /metrics, /config and /log\n",
-        ),
+        _ => answer_by_routes(&state.routes, request).await,
     }
+}
+
+async fn answer_by_routes(routes: &[Arc<dyn Routes>], request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, ADMIN_BODY_BYTES_MAX).collect().await else {
+        return text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("expected at most {ADMIN_BODY_BYTES_MAX} bytes\n"),
+        );
+    };
+    let body = body.to_bytes();
+    for routes in routes {
+        if let Some(answer) = routes.answer(&head, body.clone()).await {
+            return answer;
+        }
+    }
+    let mut paths = "not found; there are /livez, /readyz, /metrics, /config, /log".to_owned();
+    for routes in routes {
+        paths.push_str(", ");
+        paths.push_str(routes.paths());
+    }
+    paths.push('\n');
+    text(StatusCode::NOT_FOUND, paths)
 }
 
 /// One line per thing that is missing.

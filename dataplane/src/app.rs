@@ -1,5 +1,7 @@
 //! Composition root: makes every part, in order, and returns what it bound.
 
+mod ingest;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -12,11 +14,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::ingest::Ingest;
 use crate::admin::{Admin, AdminState, Readiness};
 use crate::args::StandaloneArgs;
 use crate::auth::Authenticator;
 use crate::config::{ConfigWatch, Manifests};
 use crate::drain::{Drain, Outcome};
+use crate::ingest::accept::Accept;
 use crate::limits::CONFIG_POLL_INTERVAL;
 use crate::listener::Listener;
 use crate::pressure::Pressure;
@@ -37,6 +41,7 @@ pub struct Running {
     pub admin: SocketAddr,
     pub drain: Drain,
     config: watch::Receiver<Arc<GatewayConfig>>,
+    ingest: Option<Ingest>,
     tasks: JoinSet<()>,
 }
 
@@ -57,7 +62,26 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
     let readiness = Readiness::default();
     let listening = readiness.guard("listeners");
 
-    let relay = start_relay(&args, &config, &drain, &mut registry, &mut tasks)?;
+    let workers = args
+        .workers
+        .unwrap_or_else(resources::cores)
+        .get()
+        .min(WORKERS_MAX);
+    let pressure = Pressure::new(
+        workers,
+        MemoryBudget::detect(args.memory_limit_bytes),
+        &mut registry,
+    );
+    let ingest = Ingest::start(&args, &config, &pressure, &mut registry)?;
+    let relay = start_relay(RelayParts {
+        workers,
+        config: &config,
+        pressure: &pressure,
+        ingest: ingest.as_ref().map(|ingest| Arc::clone(&ingest.accept)),
+        drain: &drain,
+        registry: &mut registry,
+        tasks: &mut tasks,
+    })?;
     let current = config.borrow().clone();
     let (listeners, certificates) = bind_listeners(&args, &current)?;
     let state = AdminState {
@@ -66,6 +90,7 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         registry: Arc::new(registry),
         config: config.clone(),
         log: telemetry::control(),
+        routes: ingest.iter().map(Ingest::requests).collect(),
     };
     let admin = Admin::bind(args.admin, state)
         .await
@@ -80,6 +105,11 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         certificates,
     ));
     tasks.spawn(relay.clone().keep_presence());
+    tasks.spawn(pressure.run());
+    if let Some(ingest) = &ingest {
+        tasks.spawn(ingest.follow_config(config.clone()));
+        tasks.spawn(ingest.drain(drain.subscribe()));
+    }
     let mut addresses = Vec::new();
     for listener in listeners {
         tracing::info!(listener = %listener.name, address = %listener.address, "listening");
@@ -93,28 +123,32 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         admin: admin_address,
         drain,
         config,
+        ingest,
         tasks,
     })
 }
 
+struct RelayParts<'a> {
+    workers: usize,
+    config: &'a watch::Receiver<Arc<GatewayConfig>>,
+    pressure: &'a Arc<Pressure>,
+    ingest: Option<Arc<Accept>>,
+    drain: &'a Drain,
+    registry: &'a mut Registry,
+    tasks: &'a mut JoinSet<()>,
+}
+
 /// The relay on the embedded store, with its workers running.
-fn start_relay(
-    args: &StandaloneArgs,
-    config: &watch::Receiver<Arc<GatewayConfig>>,
-    drain: &Drain,
-    registry: &mut Registry,
-    tasks: &mut JoinSet<()>,
-) -> anyhow::Result<Relay> {
-    let workers = args
-        .workers
-        .unwrap_or_else(resources::cores)
-        .get()
-        .min(WORKERS_MAX);
-    let pressure = Pressure::new(
+fn start_relay(parts: RelayParts<'_>) -> anyhow::Result<Relay> {
+    let RelayParts {
         workers,
-        MemoryBudget::detect(args.memory_limit_bytes),
+        config,
+        pressure,
+        ingest,
+        drain,
         registry,
-    );
+        tasks,
+    } = parts;
     let router = Arc::new(Router::new(workers));
     let store = Arc::new(Embedded::new(Arc::clone(&router) as _));
     let authentication = config.borrow().relay.authentication.clone();
@@ -125,15 +159,14 @@ fn start_relay(
         broker: Arc::clone(&store) as _,
         presence: Arc::clone(&store) as _,
         router,
-        pressure: Arc::clone(&pressure),
+        pressure: Arc::clone(pressure),
         metrics: Metrics::register(registry),
         drain: drain.clone(),
         holder: Holder(uuid::Uuid::new_v4().to_string().into()),
         descriptors_max: resources::descriptor_limit(),
-        ingest: None,
+        ingest,
     };
     tasks.spawn(async move { store.run_sweeper().await });
-    tasks.spawn(pressure.run());
     Relay::start(parts, authenticator).context("relay workers")
 }
 
@@ -192,6 +225,7 @@ impl Running {
         let Self {
             drain,
             config,
+            ingest,
             tasks,
             ..
         } = self;
@@ -209,6 +243,9 @@ impl Running {
             },
         };
         drop(tasks);
+        if let Some(ingest) = ingest {
+            ingest.close();
+        }
         Ok(code)
     }
 }

@@ -168,6 +168,13 @@ pub fn needs_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
             old.namespace, old.name, new.namespace, new.name
         ));
     }
+    match (&old.ingest, &new.ingest) {
+        (None, Some(_)) => changes.push("ingest added".to_owned()),
+        (Some(_), None) => {
+            changes.push("ingest removed: its queue is closed".to_owned());
+        }
+        (None, None) | (Some(_), Some(_)) => {}
+    }
     let find = |listeners: &[Listener], name: &str| {
         listeners.iter().position(|listener| listener.name == name)
     };

@@ -30,6 +30,7 @@ async fn server() -> Server {
         registry: Arc::new(registry),
         config: config.subscribe(),
         log: LogControl::detached("info"),
+        routes: Vec::new(),
     };
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), state)
         .await

@@ -22,7 +22,7 @@ use crate::store::queue::Queue;
 
 mod engine;
 mod fair;
-mod gcra;
+pub mod gcra;
 pub mod hold;
 mod lane;
 mod outgoing;

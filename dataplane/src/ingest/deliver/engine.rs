@@ -28,6 +28,7 @@ use crate::ingest::limiter::Sample;
 use crate::ingest::metrics::Metrics;
 use crate::ingest::proxy::Call;
 use crate::ingest::upstream::Connection;
+use crate::ingest::verdict::Dialect;
 use crate::store::queue::{Claimed, Queue, QueueError};
 
 mod attempt;
@@ -82,6 +83,7 @@ pub(super) struct Engine {
     recorder: Recorder,
     upkeep: Upkeep,
     tasks: JoinSet<()>,
+    dialect: Dialect,
     store_fails: bool,
     stopping: Option<(Instant, oneshot::Sender<usize>)>,
 }
@@ -105,6 +107,7 @@ impl Engine {
             last_serial: 0,
             upkeep: Upkeep::new(),
             tasks: JoinSet::new(),
+            dialect: Dialect::Generic,
             store_fails: false,
             stopping: None,
         }

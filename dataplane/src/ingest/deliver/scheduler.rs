@@ -70,7 +70,6 @@ struct LaneState {
     held: Option<Held>,
     /// The upstream does not take the application's requests; afterwards one at a time, until one is taken.
     paused_until: Option<Instant>,
-    pauses: u32,
     /// The earliest of its timers that is set.
     timer: Option<Instant>,
     supply: supply::LaneSupply,

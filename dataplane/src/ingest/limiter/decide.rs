@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::Limiter;
 use super::background::{Counts, Restore};
 use super::breaker::ProbeEnd;
 use super::flight::Change;
 use super::types::Cause;
 use super::window::Kind;
+use super::Limiter;
 
 /// Time constant of the smoothed goodput; longer where answers take longer.
 const GOODPUT_S: f64 = 0.7;

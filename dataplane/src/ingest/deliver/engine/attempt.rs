@@ -11,16 +11,17 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::Event;
-use super::judge::{Judgement, judge};
+use super::judge::{self, judge};
 use crate::ingest::deliver::outgoing::outgoing;
 use crate::ingest::deliver::scheduler::{Attempt, Dispatch, UpstreamId};
 use crate::ingest::entry::StoredRequest;
-use crate::ingest::limiter::{Class, Sample};
+use crate::ingest::limiter::{Class, Sample, SampleOutcome};
 use crate::ingest::upstream::{Failure, Server, read_body};
+use crate::ingest::verdict::{self, Context, Judged, Reason, backoff};
 use crate::store::queue::{EntryId, Outcome, Token, Verdict};
 
-/// What is read of an answer: success and errors are told in the first lines.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How long an application's last success says that the upstream knows it.
+const SUCCESS_MEMORY: Duration = Duration::from_secs(300);
 
 /// An upstream's answer.
 pub(super) struct Reply {
@@ -105,29 +106,66 @@ impl Engine {
     }
 
     pub(super) fn answered(&mut self, answered: Answered, now: Instant) {
-        let (judgement, sample, outcome) = judge(&answered.end);
-        if !matches!(answered.end, End::Unsendable(_)) {
-            self.metrics
-                .attempted(&answered.label, outcome, answered.took);
-        }
+        let attempt = answered.attempt;
+        let judged = judge(&answered.end, &self.context(&answered, now));
+        let outcome = judged
+            .as_ref()
+            .map_or(SampleOutcome::Abandoned, |judged| judged.outcome);
         let sample = Sample {
             latency: answered.took,
-            outcome: sample,
+            outcome,
         };
         self.scheduler
             .ended(answered.upstream, Class::Queued, sample, now.into_std());
-        match judgement {
-            Judgement::Done { reason } => self.settle(&answered, Outcome::Delivered, reason, now),
-            Judgement::Park { reason } => self.settle(&answered, Outcome::Parked, reason, now),
-            Judgement::Retry {
-                reason,
-                uses_attempt,
-            } => self.repeat(&answered, reason, uses_attempt, now),
-            Judgement::PauseLane { reason } => {
-                self.scheduler
-                    .pause_lane(answered.attempt.lane, now.into_std());
-                self.repeat(&answered, reason, false, now);
+        let Some(Judged {
+            verdict, attempts, ..
+        }) = judged
+        else {
+            let reason = answered.unsendable();
+            self.settle(&answered, Outcome::Parked, reason, answered.attempts, now);
+            return;
+        };
+        self.metrics
+            .attempted(&answered.label, judge::name(outcome), answered.took);
+        match verdict {
+            verdict::Verdict::Done { .. } => {
+                self.settle(&answered, Outcome::Delivered, "", attempts, now);
             }
+            verdict::Verdict::Park { reason, info } => {
+                tracing::debug!(id = %answered.id, reason = reason.name(), info, "request parked");
+                self.settle(&answered, Outcome::Parked, reason.name(), attempts, now);
+            }
+            verdict::Verdict::Retry { reason, after } => {
+                let pause = backoff(
+                    answered.delivery.backoff_initial,
+                    answered.delivery.backoff_max,
+                    answered.failures.saturating_add(1),
+                    fastrand::f64(),
+                );
+                let pause = after.map_or(pause, |after| pause.max(after));
+                self.repeat(&answered, reason, attempts, pause, now);
+            }
+            verdict::Verdict::PauseLane {
+                reason,
+                probe_after,
+            } => {
+                self.scheduler
+                    .pause_lane(attempt.lane, probe_after, now.into_std());
+                self.repeat(&answered, reason, attempts, Duration::ZERO, now);
+            }
+        }
+    }
+
+    fn context(&self, answered: &Answered, now: Instant) -> Context {
+        let succeeded_at = self.scheduler.succeeded_at(answered.attempt.lane);
+        let since = succeeded_at.map(|at| now.into_std().saturating_duration_since(at));
+        Context {
+            dialect: self.dialect,
+            application_succeeds: since.is_some_and(|since| since < SUCCESS_MEMORY),
+            upstream_fails: self.scheduler.is_failing(answered.upstream),
+            attempts: answered.attempts,
+            attempts_max: answered.delivery.attempts,
+            now_ms: unix_ms(),
         }
     }
 
@@ -136,6 +174,7 @@ impl Engine {
         answered: &Answered,
         outcome: Outcome,
         reason: &'static str,
+        attempts: u32,
         now: Instant,
     ) {
         let application = self.scheduler.application_name(answered.attempt.lane);
@@ -148,12 +187,11 @@ impl Engine {
         } else {
             self.metrics.parked(&application, reason);
         }
-        let asked = !matches!(answered.end, End::Unsendable(_));
         let verdict = Verdict {
             outcome,
             reason: reason.into(),
             http_status: answered.status(),
-            attempts: answered.attempts.saturating_add(u32::from(asked)),
+            attempts,
             upstream: Arc::clone(&answered.label),
             at_ms,
         };
@@ -163,18 +201,19 @@ impl Engine {
             .settle(answered.attempt, delivered, now.into_std());
     }
 
-    fn repeat(&mut self, answered: &Answered, reason: &'static str, uses: bool, now: Instant) {
-        let attempts = answered.attempts.saturating_add(u32::from(uses));
-        if uses && attempts >= answered.delivery.attempts {
-            self.settle(answered, Outcome::Parked, "AttemptsExhausted", now);
-            return;
-        }
+    fn repeat(
+        &mut self,
+        answered: &Answered,
+        reason: Reason,
+        attempts: u32,
+        pause: Duration,
+        now: Instant,
+    ) {
         let application = self.scheduler.application_name(answered.attempt.lane);
-        self.metrics.retried(&application, reason);
-        if uses {
+        self.metrics.retried(&application, reason.name());
+        if attempts > answered.attempts {
             self.recorder.used_attempts(answered.token, attempts);
         }
-        let pause = backoff(&answered.delivery, answered.failures, fastrand::f64());
         let at = now + pause;
         self.scheduler
             .retry(answered.attempt, at.into_std(), attempts, now.into_std());
@@ -182,6 +221,13 @@ impl Engine {
 }
 
 impl Answered {
+    fn unsendable(&self) -> &'static str {
+        match self.end {
+            End::Unsendable(reason) => reason,
+            End::Answer(_) | End::NotConnected | End::Broken | End::TimedOut => "",
+        }
+    }
+
     fn status(&self) -> u16 {
         match &self.end {
             End::Answer(reply) => reply.status.as_u16(),
@@ -205,7 +251,7 @@ async fn exchange(
         Err(failure) => return failure.into(),
     };
     let (head, mut body) = response.into_parts();
-    match read_body(&mut body, ANSWER_BYTES_MAX).await {
+    match read_body(&mut body, verdict::REPLY_BODY_MAX).await {
         Ok(read) => {
             if read.complete {
                 *kept = Some(connection);
@@ -233,15 +279,6 @@ impl From<Failure> for End {
             }
         }
     }
-}
-
-/// Doubles with every failure in a row, up to the configured maximum; half of it is chance, so that what failed
-/// together does not come back together.
-fn backoff(delivery: &Delivery, failures: u32, chance: f64) -> Duration {
-    let longest = delivery.backoff_max.max(delivery.backoff_initial);
-    let doubled = 2f64.powi(i32::try_from(failures.min(30)).unwrap_or(30));
-    let full = (delivery.backoff_initial.as_secs_f64() * doubled).min(longest.as_secs_f64());
-    Duration::from_secs_f64(full * (0.5 + chance / 2.0))
 }
 
 pub(in crate::ingest) fn unix_ms() -> u64 {

@@ -9,13 +9,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
+use http::header::{
+    CONNECTION, PROXY_AUTHENTICATE, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, Method, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::attempt::unix_ms;
 use super::{Engine, Event};
 use crate::ingest::deliver::hold::Hold;
 use crate::ingest::deliver::outgoing::{KEEP_ALIVE, PROXY_CONNECTION, outgoing};
@@ -23,6 +26,7 @@ use crate::ingest::deliver::scheduler::UpstreamId;
 use crate::ingest::limiter::{Class, Sample, SampleOutcome};
 use crate::ingest::proxy::{Body, Call, ProxyError};
 use crate::ingest::upstream::{Connection, Failure, Server};
+use crate::ingest::verdict::{outcome_of, parse_retry_after};
 
 /// Calls that wait for their place. More are refused: each wait would be too long.
 const WAITING_MAX: usize = 256;
@@ -203,18 +207,20 @@ fn streamed(
 ) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     place.latency = Some(place.began.elapsed());
-    place.outcome = match head.status {
-        StatusCode::TOO_MANY_REQUESTS => SampleOutcome::RateLimited { retry_after: None },
-        StatusCode::SERVICE_UNAVAILABLE => SampleOutcome::Overloaded { retry_after: None },
-        _ => SampleOutcome::Ok,
-    };
+    let retry_after = head.headers.get(RETRY_AFTER);
+    let retry_after = retry_after.and_then(|value| parse_retry_after(value.as_bytes(), unix_ms()));
+    place.outcome = outcome_of(head.status.as_u16(), retry_after);
     remove_hop_headers(&mut head.headers);
-    let body = Streamed {
+    let mut body = Streamed {
         body,
         place: Some(place),
         connection: Some(connection),
         stall: None,
     };
+    if body.is_end_stream() {
+        // Nobody asks an empty body for its end.
+        body.end();
+    }
     Response::from_parts(head, body.boxed())
 }
 

@@ -1,68 +1,36 @@
-//! What the end of an attempt means: for its entry, and for the limits of the upstream.
+//! What the end of an attempt means: `verdict` knows answers and failures, the rest was never sent.
 
-use std::time::Duration;
+use http::header::RETRY_AFTER;
 
-use http::StatusCode;
-
-use super::attempt::{End, Reply};
+use super::attempt::End;
 use crate::ingest::limiter::SampleOutcome;
+use crate::ingest::verdict::{self, Attempt, Context, Judged};
 
-pub(super) enum Judgement {
-    Done {
-        reason: &'static str,
-    },
-    Park {
-        reason: &'static str,
-    },
-    Retry {
-        reason: &'static str,
-        uses_attempt: bool,
-    },
-    /// The upstream does not take the application's requests for now.
-    PauseLane {
-        reason: &'static str,
-    },
+/// `None`: it was not sent and cannot be.
+pub(super) fn judge(end: &End, context: &Context) -> Option<Judged> {
+    let attempt = match end {
+        End::Answer(reply) => Attempt::Answered {
+            status: reply.status.as_u16(),
+            body: &reply.body,
+            retry_after: reply.headers.get(RETRY_AFTER).map(|value| value.as_bytes()),
+        },
+        End::NotConnected => Attempt::NotConnected,
+        End::Broken => Attempt::Broken,
+        End::TimedOut => Attempt::TimedOut,
+        End::Unsendable(_) => return None,
+    };
+    Some(verdict::judge(attempt, context))
 }
 
-pub(super) fn judge(end: &End) -> (Judgement, SampleOutcome, &'static str) {
-    let retry = |reason, uses_attempt| Judgement::Retry {
-        reason,
-        uses_attempt,
-    };
-    match end {
-        End::Answer(reply) if reply.status.is_success() => {
-            (Judgement::Done { reason: "" }, SampleOutcome::Ok, "ok")
-        }
-        End::Answer(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => (
-            retry("RateLimited", false),
-            SampleOutcome::RateLimited { retry_after: None },
-            "rate_limited",
-        ),
-        End::Answer(reply) if reply.status.is_server_error() => (
-            retry("Overloaded", true),
-            SampleOutcome::Overloaded { retry_after: None },
-            "overloaded",
-        ),
-        End::Answer(_) => (
-            Judgement::Park { reason: "Refused" },
-            SampleOutcome::Neutral,
-            "refused",
-        ),
-        End::NotConnected => (
-            retry("NotConnected", false),
-            SampleOutcome::Failed,
-            "failed",
-        ),
-        End::Broken => (
-            retry("ConnectionBroke", true),
-            SampleOutcome::Failed,
-            "failed",
-        ),
-        End::TimedOut => (retry("Timeout", true), SampleOutcome::TimedOut, "timed_out"),
-        End::Unsendable(reason) => (
-            Judgement::Park { reason },
-            SampleOutcome::Abandoned,
-            "unsendable",
-        ),
+/// An outcome's name in metrics.
+pub(super) fn name(outcome: SampleOutcome) -> &'static str {
+    match outcome {
+        SampleOutcome::Ok => "Ok",
+        SampleOutcome::RateLimited { .. } => "RateLimited",
+        SampleOutcome::Overloaded { .. } => "Overloaded",
+        SampleOutcome::TimedOut => "TimedOut",
+        SampleOutcome::Failed => "Failed",
+        SampleOutcome::Neutral => "Rejected",
+        SampleOutcome::Abandoned => "Abandoned",
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
-use sluice_crds::config::{Health, Upstream};
+use sluice_crds::config::{self, Health, Upstream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{Engine, Event};
 use crate::ingest::deliver::scheduler::{UpstreamChange, UpstreamId};
 use crate::ingest::upstream::{Address, Outgoing, Server, read_body};
+use crate::ingest::verdict::Dialect;
 
 /// Checks in a row that must fail; one that succeeds is enough.
 const FAILURES_UNTIL_UNHEALTHY: u32 = 2;
@@ -61,6 +62,12 @@ impl Engine {
                     self.metrics.forget_upstream(&label);
                 }
             }
+        }
+        if let Some(ingest) = &config.ingest {
+            self.dialect = match ingest.accept.dialect {
+                config::Dialect::Countly => Dialect::Countly,
+                config::Dialect::Generic(_) => Dialect::Generic,
+            };
         }
         self.upkeep.configured(config.ingest.as_deref());
         self.upkeep.look();

@@ -13,10 +13,6 @@ pub(in crate::ingest::deliver) struct Attempt {
     pub(in crate::ingest::deliver) seq: Seq,
 }
 
-/// The first pause of a lane that its upstream turns away, and the longest.
-const LANE_PAUSE_MIN: Duration = Duration::from_secs(5);
-const LANE_PAUSE_MAX: Duration = Duration::from_secs(60);
-
 impl Scheduler {
     /// A request that was sent has ended. Its entry, if it is one, is told separately.
     pub(in crate::ingest::deliver) fn ended(
@@ -50,7 +46,6 @@ impl Scheduler {
         if let Some(lane) = self.lanes.get_mut(attempt.lane) {
             if delivered {
                 lane.paused_until = None;
-                lane.pauses = 0;
                 self.applications[lane.application].succeeded_at = Some(now);
             }
             self.refresh_application(attempt.lane, now);
@@ -83,21 +78,18 @@ impl Scheduler {
         }
     }
 
-    /// The upstream does not take the application's requests for now: the lane rests, longer each time, and then tries
-    /// with one request.
-    pub(in crate::ingest::deliver) fn pause_lane(&mut self, id: LaneId, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(id) else {
-            return;
-        };
-        if lane.paused_until.is_some_and(|until| now < until) {
-            return;
+    /// The upstream does not take the application's requests for now: the lane rests, and then tries with one request.
+    pub(in crate::ingest::deliver) fn pause_lane(
+        &mut self,
+        id: LaneId,
+        pause: Duration,
+        now: Instant,
+    ) {
+        if let Some(lane) = self.lanes.get_mut(id) {
+            let until = now + pause;
+            lane.paused_until = Some(lane.paused_until.map_or(until, |set| set.max(until)));
+            self.refresh(id, now);
         }
-        let pause = LANE_PAUSE_MIN
-            .saturating_mul(1 << lane.pauses.min(8))
-            .min(LANE_PAUSE_MAX);
-        lane.pauses = lane.pauses.saturating_add(1);
-        lane.paused_until = Some(now + pause);
-        self.refresh(id, now);
     }
 
     /// Room that the lane's application has given back may be what another lane of it waits for.

@@ -314,7 +314,6 @@ impl Scheduler {
             queued_weight: 0,
             held: None,
             paused_until: None,
-            pauses: 0,
             timer: None,
             supply: super::supply::LaneSupply::default(),
         });

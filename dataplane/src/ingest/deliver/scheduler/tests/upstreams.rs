@@ -158,7 +158,7 @@ fn a_lane_that_is_turned_away_rests_and_tries_with_one() {
     sim.flood("a", 1);
     sim.run(SECOND);
     let id = sim.scheduler.lane_of[&lane("a")];
-    sim.scheduler.pause_lane(id, sim.now);
+    sim.scheduler.pause_lane(id, 5 * SECOND, sim.now);
     sim.flood("a", 10);
     sim.run(4 * SECOND);
     assert_eq!(sim.sent.len(), 1);

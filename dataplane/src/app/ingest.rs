@@ -1,0 +1,139 @@
+//! Puts ingest together: the queue on disk, what fills it, and what empties it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use sluice_crds::config::GatewayConfig;
+use tokio::sync::watch;
+
+use crate::admin::Routes;
+use crate::args::StandaloneArgs;
+use crate::drain::Watcher;
+use crate::ingest::accept::{self, Accept};
+use crate::ingest::deliver::{Deliver, DeliverHandle, DeliverParts};
+use crate::ingest::metrics::Metrics;
+use crate::ingest::proxy::Proxy;
+use crate::ingest::requests::Requests;
+use crate::pressure::Pressure;
+use crate::resources;
+use crate::store::embedded::queue::{EmbeddedQueue, QueueOptions};
+use crate::store::queue::{EntryId, Queue};
+
+/// Part of the descriptors that kept connections of ingest may take; the rest is for WebSockets, upstreams and files.
+const CONNECTIONS_DESCRIPTORS_DIVISOR: usize = 2;
+/// Left of the drain time for recording what was answered last.
+const RECORDING: Duration = Duration::from_millis(500);
+
+pub(super) struct Ingest {
+    pub(super) accept: Arc<Accept>,
+    queue: Arc<EmbeddedQueue>,
+    deliver: DeliverHandle,
+    ids: accept::EntryIds,
+    metrics: Arc<Metrics>,
+}
+
+impl Ingest {
+    /// `None`: the gateway takes no requests.
+    pub(super) fn start(
+        args: &StandaloneArgs,
+        config: &watch::Receiver<Arc<GatewayConfig>>,
+        pressure: &Arc<Pressure>,
+        registry: &mut Registry,
+    ) -> anyhow::Result<Option<Self>> {
+        let current = config.borrow().clone();
+        let Some(settings) = &current.ingest else {
+            return Ok(None);
+        };
+        let dir = args.data_dir.as_ref().with_context(|| {
+            format!(
+                "gateway {} has ingest, and there is no directory for its queue: give --data-dir DIR",
+                current.name
+            )
+        })?;
+        let options = QueueOptions {
+            durability: settings.durability,
+            budget_bytes: settings.retention.bytes,
+        };
+        let queue = EmbeddedQueue::open(dir, options).context("queue")?;
+        let metrics = Metrics::register(registry);
+        let (proxy, calls) = Proxy::new();
+        let ids: accept::EntryIds = {
+            let queue = Arc::clone(&queue);
+            Arc::new(move || -> EntryId { queue.ids().next() })
+        };
+        let deliver = Deliver::start(DeliverParts {
+            config: config.clone(),
+            queue: Arc::clone(&queue) as Arc<dyn Queue>,
+            calls,
+            metrics: Arc::clone(&metrics),
+        })
+        .context("delivery thread")?;
+        let accept = Accept::new(accept::Parts {
+            config: config.clone(),
+            queue: Arc::clone(&queue) as Arc<dyn Queue>,
+            ids: Arc::clone(&ids),
+            proxy: Some(proxy),
+            metrics: Arc::clone(&metrics),
+            pressure: Arc::clone(pressure),
+            connections_max: resources::descriptor_limit() / CONNECTIONS_DESCRIPTORS_DIVISOR,
+        });
+        Ok(Some(Self {
+            accept,
+            queue,
+            deliver,
+            ids,
+            metrics,
+        }))
+    }
+
+    /// What the admin port shows and does.
+    pub(super) fn requests(&self) -> Arc<dyn Routes> {
+        Arc::new(Requests {
+            queue: Arc::clone(&self.queue) as Arc<dyn Queue>,
+            deliver: Some(self.deliver.clone()),
+            ids: Arc::clone(&self.ids),
+            metrics: Arc::clone(&self.metrics),
+        })
+    }
+
+    /// Keeps the queue as configured; the other parts look for themselves.
+    pub(super) fn follow_config(
+        &self,
+        mut config: watch::Receiver<Arc<GatewayConfig>>,
+    ) -> impl Future<Output = ()> + use<> {
+        let queue = Arc::clone(&self.queue);
+        async move {
+            while config.changed().await.is_ok() {
+                if let Some(ingest) = &config.borrow_and_update().ingest {
+                    queue.set_durability(ingest.durability);
+                    queue.set_budget(ingest.retention.bytes);
+                }
+            }
+        }
+    }
+
+    /// When the drain begins nothing new is sent to the upstreams; answers under way are waited for and recorded.
+    pub(super) fn drain(&self, mut watcher: Watcher) -> impl Future<Output = ()> + use<> {
+        let deliver = self.deliver.clone();
+        async move {
+            let (_, until) = watcher.draining().await;
+            let left = deliver
+                .stop(until.checked_sub(RECORDING).unwrap_or(until))
+                .await;
+            if left > 0 {
+                tracing::warn!(
+                    left,
+                    "answers not waited for: their requests are delivered again at the next start"
+                );
+            }
+            drop(watcher);
+        }
+    }
+
+    /// Writes what was taken. Blocks.
+    pub(super) fn close(self) {
+        self.queue.shutdown();
+    }
+}
