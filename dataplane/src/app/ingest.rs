@@ -17,6 +17,7 @@ use crate::ingest::metrics::Metrics;
 use crate::ingest::proxy::Proxy;
 use crate::ingest::requests::Requests;
 use crate::pressure::Pressure;
+use crate::relay::worker::unix_ms;
 use crate::resources;
 use crate::store::embedded::queue::{EmbeddedQueue, QueueOptions};
 use crate::store::queue::{EntryId, Queue};
@@ -61,7 +62,7 @@ impl Ingest {
         let (proxy, calls) = Proxy::new();
         let ids: accept::EntryIds = {
             let queue = Arc::clone(&queue);
-            Arc::new(move || -> EntryId { queue.ids().next() })
+            Arc::new(move || -> EntryId { queue.ids().next(unix_ms()) })
         };
         let deliver = Deliver::start(DeliverParts {
             config: config.clone(),

@@ -296,8 +296,8 @@ impl Limiter {
     }
 
     fn record_retry_after(&mut self, outcome: SampleOutcome, now: Instant) {
-        let (SampleOutcome::RateLimited { retry_after } | SampleOutcome::Overloaded { retry_after }) =
-            outcome
+        let (SampleOutcome::RateLimited { retry_after }
+        | SampleOutcome::Overloaded { retry_after }) = outcome
         else {
             return;
         };

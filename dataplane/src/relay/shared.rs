@@ -16,8 +16,8 @@ use super::router::Router;
 use super::worker::unix_ms;
 use crate::auth::Authenticator;
 use crate::drain::Drain;
-use crate::limits::{EGRESS_MEMORY_PERCENT, INGRESS_MEMORY_PERCENT};
 use crate::ingest::accept::Accept;
+use crate::limits::{EGRESS_MEMORY_PERCENT, INGRESS_MEMORY_PERCENT};
 use crate::pressure::{Level, Pressure};
 use crate::store::{Broker, Holder, Presence};
 

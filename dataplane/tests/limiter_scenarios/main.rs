@@ -21,7 +21,10 @@ fn files() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
         .collect();
     files.sort();
     files
@@ -60,7 +63,10 @@ fn check(path: &Path) -> Vec<String> {
             let figures = record.figures(expect.from_s, expect.to_s);
             println!("{}", line(&name, expect.from_s, &figures));
             for miss in figures.misses(expect) {
-                misses.push(format!("{name}, seed {seed}, from {} s: {miss}", expect.from_s));
+                misses.push(format!(
+                    "{name}, seed {seed}, from {} s: {miss}",
+                    expect.from_s
+                ));
             }
         }
     }

@@ -203,8 +203,16 @@ impl Figures {
         least("used", self.used, expect.used_min);
         least("used_always", self.used_always, expect.used_always_min);
         least("fair", self.fair, expect.fair_min);
-        least("in_flight_mean", self.in_flight_mean, expect.in_flight_mean.map(|range| range.0));
-        least("rate_mean", self.rate_mean, expect.rate_mean.map(|range| range.0));
+        least(
+            "in_flight_mean",
+            self.in_flight_mean,
+            expect.in_flight_mean.map(|range| range.0),
+        );
+        least(
+            "rate_mean",
+            self.rate_mean,
+            expect.rate_mean.map(|range| range.0),
+        );
         let mut most = |name: &str, value: f64, bound: Option<f64>| {
             if bound.is_some_and(|bound| !(value <= bound)) {
                 misses.push(format!("{name} is {value:.3}, at most {bound:?}"));
@@ -215,9 +223,21 @@ impl Figures {
         most("p50", self.p50, expect.p50_max);
         most("p99", self.p99, expect.p99_max);
         most("in_flight_max", self.in_flight_max, expect.in_flight_max);
-        most("in_flight_mean", self.in_flight_mean, expect.in_flight_mean.map(|range| range.1));
-        most("rate_mean", self.rate_mean, expect.rate_mean.map(|range| range.1));
-        most("sent_per_second_max", self.sent_per_second_max, expect.sent_per_second_max);
+        most(
+            "in_flight_mean",
+            self.in_flight_mean,
+            expect.in_flight_mean.map(|range| range.1),
+        );
+        most(
+            "rate_mean",
+            self.rate_mean,
+            expect.rate_mean.map(|range| range.1),
+        );
+        most(
+            "sent_per_second_max",
+            self.sent_per_second_max,
+            expect.sent_per_second_max,
+        );
         most("proxied_held", self.proxied_held, expect.proxied_held_max);
         most("done_by_s", self.done_by_s, expect.done_by_s);
         misses

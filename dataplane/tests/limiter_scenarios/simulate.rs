@@ -165,9 +165,16 @@ impl Run<'_> {
                 let snapshot = client.limiter.snapshot(self.instant());
                 println!(
                     "{:6.1} L={:6.1} R={:7.1} in={:3} G={:6.1} base={:6.1}ms to={:?} bg={:.2} {:?} {:?}",
-                    self.now_s, snapshot.limit, snapshot.rate.unwrap_or(-1.0), snapshot.in_flight,
-                    snapshot.goodput, snapshot.base_latency.map_or(0.0, |b| b.as_secs_f64() * 1e3),
-                    snapshot.timeout, snapshot.unrelated_failures, snapshot.breaker, snapshot.why,
+                    self.now_s,
+                    snapshot.limit,
+                    snapshot.rate.unwrap_or(-1.0),
+                    snapshot.in_flight,
+                    snapshot.goodput,
+                    snapshot.base_latency.map_or(0.0, |b| b.as_secs_f64() * 1e3),
+                    snapshot.timeout,
+                    snapshot.unrelated_failures,
+                    snapshot.breaker,
+                    snapshot.why,
                 );
             }
         }

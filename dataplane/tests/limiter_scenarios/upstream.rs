@@ -20,9 +20,14 @@ pub enum Reply {
 #[derive(Debug, PartialEq)]
 pub enum Arrival {
     /// Refused or failed.
-    Ends { after_s: f64, reply: Reply },
+    Ends {
+        after_s: f64,
+        reply: Reply,
+    },
     /// Taken; it is over then, and [`Upstream::leave`] must be called.
-    Runs { after_s: f64 },
+    Runs {
+        after_s: f64,
+    },
     /// Waits for a worker.
     Waits,
     Lost,
@@ -81,9 +86,9 @@ impl Upstream {
             .as_ref()
             .map(|limit| f64::from(limit.limit) / self.base_s());
         let workers = self.spec.workers.as_ref().map(|workers| {
-            let slow = workers
-                .slow
-                .map_or(1.0, |slow| 1.0 + (slow.factor - 1.0) / f64::from(slow.one_in));
+            let slow = workers.slow.map_or(1.0, |slow| {
+                1.0 + (slow.factor - 1.0) / f64::from(slow.one_in)
+            });
             at(workers.count, &workers.changes, now_s) / (self.service_s(now_s) * slow)
         });
         [rate, concurrency, workers]
@@ -152,9 +157,10 @@ impl Upstream {
 
     fn fault(&mut self, now_s: f64) -> Option<Arrival> {
         let random = self.random.f64();
-        let fault = self.faults.iter().find(|fault| {
-            fault.from_s <= now_s && now_s < fault.to_s && random < fault.share
-        })?;
+        let fault = self
+            .faults
+            .iter()
+            .find(|fault| fault.from_s <= now_s && now_s < fault.to_s && random < fault.share)?;
         Some(match fault.kind {
             FaultKind::Reject => ends(REFUSAL_S, Reply::Overloaded),
             FaultKind::Refuse => ends(NO_CONNECTION_S, Reply::Failed),

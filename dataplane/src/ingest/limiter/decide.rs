@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
+use super::Limiter;
 use super::background::{Counts, Restore};
 use super::breaker::ProbeEnd;
 use super::flight::Change;
 use super::types::Cause;
 use super::window::Kind;
-use super::Limiter;
 
 /// Time constant of the smoothed goodput; longer where answers take longer.
 const GOODPUT_S: f64 = 0.7;
@@ -48,7 +48,10 @@ impl Limiter {
             rate: self.pace.rate(),
             is_floor: self.flight.is_floor()
                 && self.window.rate_limited == 0
-                && self.pace.rate().is_some_and(|rate| rate <= 1.1 * self.damped_rate(base_s)),
+                && self
+                    .pace
+                    .rate()
+                    .is_some_and(|rate| rate <= 1.1 * self.damped_rate(base_s)),
         };
         if let Some(restore) = self.background.observe(counts, limits) {
             self.flight.restore(restore.limit, now);
@@ -126,8 +129,7 @@ impl Limiter {
     fn follow(&mut self, seconds: f64, now: Instant) {
         let held = self.window.held_in_flight;
         let through = self.through();
-        self.pace
-            .grow(seconds, through, self.window.held_rate, now);
+        self.pace.grow(seconds, through, self.window.held_rate, now);
         if self.base.probe_limit().is_some() {
             return;
         }
