@@ -72,6 +72,8 @@ pub struct Limiter {
     retry_after_length: Duration,
     /// When a limit was last lowered: what was sent before says nothing about the limits now.
     lowered_at: Option<Instant>,
+    /// When the limit in flight last grew fast: latencies from before are too good.
+    grown_at: Option<Instant>,
     /// A request was sent or ended.
     active_at: Instant,
     proxied_at: Option<Instant>,
@@ -98,6 +100,7 @@ impl Limiter {
             retry_after_until: None,
             retry_after_length: Duration::ZERO,
             lowered_at: None,
+            grown_at: None,
             active_at: now,
             proxied_at: None,
             cause: Cause::Start,
@@ -149,9 +152,9 @@ impl Limiter {
         self.active_at = self.active_at.max(now);
         let sent_at = now.checked_sub(sample.latency);
         self.record_time(sample);
-        self.record_retry_after(sample.outcome, now);
+        let is_pausing = self.record_retry_after(sample.outcome, now);
         let Some(kind) = kind(sample.outcome) else {
-            self.breaker.probed(ProbeEnd::Unknown, sent_at, 0.5, now);
+            self.breaker.probed(ProbeEnd::Unknown, sent_at, now);
             return;
         };
         let failed = matches!(kind, Kind::RateLimited | Kind::Overloaded);
@@ -160,11 +163,11 @@ impl Limiter {
             self.probe_ended(kind, sent_at, now);
             return;
         }
-        let is_current = match (sent_at, self.lowered_at) {
-            (_, None) => true,
-            (Some(sent_at), Some(lowered_at)) => sent_at >= lowered_at,
-            (None, Some(_)) => false,
+        let sent_after = |mark: Option<Instant>| {
+            mark.is_none_or(|mark| sent_at.is_some_and(|sent_at| sent_at >= mark))
         };
+        let is_current = sent_after(self.lowered_at);
+        let is_latency_current = is_current && sent_after(self.grown_at);
         if self.trips(kind, now) {
             self.opened(now);
             return;
@@ -179,11 +182,11 @@ impl Limiter {
             return;
         }
         if is_current || !failed {
-            let latency = is_current.then_some(sample.latency);
+            let latency = is_latency_current.then_some(sample.latency);
             self.window.add(class, kind, latency);
         }
         // A pause that the upstream asked for is no part of the window.
-        if self.window.is_due(self.base.value_s(), now) || self.retry_after_until.is_some() {
+        if is_pausing || self.window.is_due(self.base.value_s(), now) {
             self.decide(now);
         }
     }
@@ -295,21 +298,24 @@ impl Limiter {
         }
     }
 
-    fn record_retry_after(&mut self, outcome: SampleOutcome, now: Instant) {
-        let (SampleOutcome::RateLimited { retry_after } | SampleOutcome::Overloaded { retry_after }) =
-            outcome
+    /// `true`: a pause begins.
+    fn record_retry_after(&mut self, outcome: SampleOutcome, now: Instant) -> bool {
+        let (SampleOutcome::RateLimited { retry_after }
+        | SampleOutcome::Overloaded { retry_after }) = outcome
         else {
-            return;
+            return false;
         };
         let Some(wait) = retry_after.filter(|wait| !wait.is_zero()) else {
-            return;
+            return false;
         };
         let wait = wait.min(RETRY_AFTER_MAX);
         let until = now + wait;
-        if self.retry_after_until.is_none_or(|before| before < until) {
+        let before = self.retry_after_until;
+        if before.is_none_or(|before| before < until) {
             self.retry_after_until = Some(until);
             self.retry_after_length = wait;
         }
+        before.is_none()
     }
 }
 

@@ -68,13 +68,18 @@ pub struct Context {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// `info` is what the upstream said beside its success; empty: nothing.
-    Done { info: String },
+    Done {
+        info: String,
+    },
     /// Again, in its place. Not before `after`, when the upstream asked for that.
     Retry {
         reason: Reason,
         after: Option<Duration>,
     },
-    Park { reason: Reason, info: String },
+    Park {
+        reason: Reason,
+        info: String,
+    },
     /// Nothing of the application is taken now; the request stays where it is.
     PauseLane {
         reason: Reason,
@@ -144,7 +149,9 @@ impl Reason {
 /// What an answer means, before attempts are counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Meaning {
-    Done { info: String },
+    Done {
+        info: String,
+    },
     /// The upstream's trouble more likely than the request's.
     Overload(Reason),
     /// Perhaps the request's own fault: after `attempts` it is parked, as `parked`.
@@ -154,7 +161,10 @@ enum Meaning {
         parked: Reason,
         info: String,
     },
-    Hopeless { reason: Reason, info: String },
+    Hopeless {
+        reason: Reason,
+        info: String,
+    },
     Paused,
 }
 
@@ -169,13 +179,31 @@ pub fn judge(attempt: Attempt<'_>, context: &Context) -> Judged {
             (status, body, wait)
         }
         Attempt::TimedOut => {
-            return fails(Reason::Timeout, SampleOutcome::TimedOut, None, true, context);
+            return fails(
+                Reason::Timeout,
+                SampleOutcome::TimedOut,
+                None,
+                true,
+                context,
+            );
         }
         Attempt::NotConnected => {
-            return fails(Reason::ConnectFailed, SampleOutcome::Failed, None, false, context);
+            return fails(
+                Reason::ConnectFailed,
+                SampleOutcome::Failed,
+                None,
+                false,
+                context,
+            );
         }
         Attempt::Broken => {
-            return fails(Reason::ConnectionBroken, SampleOutcome::Failed, None, true, context);
+            return fails(
+                Reason::ConnectionBroken,
+                SampleOutcome::Failed,
+                None,
+                true,
+                context,
+            );
         }
     };
     let outcome = outcome_of(status, retry_after);

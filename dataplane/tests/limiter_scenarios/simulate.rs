@@ -18,18 +18,14 @@ const TICK_S: f64 = 0.05;
 enum Event {
     Tick,
     Wake(usize),
-    Arrive(Class0),
+    Arrive {
+        proxied: bool,
+    },
     /// A request that the upstream took is over.
     Over(usize),
     /// A request that it did not take.
-    Ended(usize, u8),
+    Ended(usize),
     TimedOut(usize),
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Class0 {
-    Queued,
-    Proxied,
 }
 
 struct Request {
@@ -49,7 +45,7 @@ struct Client {
     wake_s: Option<f64>,
 }
 
-pub struct Run<'a> {
+pub(crate) struct Run<'a> {
     scenario: &'a Scenario,
     origin: Instant,
     now_s: f64,
@@ -60,10 +56,11 @@ pub struct Run<'a> {
     requests: Vec<Request>,
     random: fastrand::Rng,
     arrived: u64,
-    pub record: Record,
+    is_traced: bool,
+    pub(crate) record: Record,
 }
 
-pub fn run(scenario: &Scenario, seed: u64) -> Record {
+pub(crate) fn run(scenario: &Scenario, seed: u64) -> Record {
     let origin = Instant::now();
     let limiters = &scenario.limiters;
     let settings = LimiterSettings {
@@ -99,12 +96,13 @@ pub fn run(scenario: &Scenario, seed: u64) -> Record {
         requests: Vec::new(),
         random: fastrand::Rng::with_seed(seed + 77),
         arrived: 0,
+        is_traced: std::env::var_os("TRACE").is_some(),
         record,
     };
     run.push(0.0, Event::Tick);
     match &scenario.load {
-        Load::Regular { .. } | Load::Arrivals(_) => run.push(0.0, Event::Arrive(Class0::Queued)),
-        Load::WithProxied { .. } => run.push(10.0, Event::Arrive(Class0::Proxied)),
+        Load::Regular { .. } | Load::Arrivals(_) => run.push(0.0, Event::Arrive { proxied: false }),
+        Load::WithProxied { .. } => run.push(10.0, Event::Arrive { proxied: true }),
         Load::Endless | Load::Requests(_) => {}
     }
     run.go();
@@ -134,9 +132,9 @@ impl Run<'_> {
                     self.clients[client].wake_s = None;
                     self.dispatch(client);
                 }
-                Event::Arrive(class) => self.arrive(&class),
+                Event::Arrive { proxied } => self.arrive(proxied),
                 Event::Over(id) => self.over(id),
-                Event::Ended(id, _) => {
+                Event::Ended(id) => {
                     let reply = self.requests[id].reply;
                     self.settle(id, reply);
                 }
@@ -160,69 +158,59 @@ impl Run<'_> {
             .sum();
         self.record
             .tick(self.now_s, TICK_S, capacity, backlog, in_flight);
-        if std::env::var_os("TRACE").is_some() && (self.now_s / TICK_S).round() as u64 % 20 == 0 {
-            for client in &self.clients {
-                let snapshot = client.limiter.snapshot(self.instant());
-                println!(
-                    "{:6.1} L={:6.1} R={:7.1} in={:3} G={:6.1} base={:6.1}ms to={:?} bg={:.2} {:?} {:?}",
-                    self.now_s, snapshot.limit, snapshot.rate.unwrap_or(-1.0), snapshot.in_flight,
-                    snapshot.goodput, snapshot.base_latency.map_or(0.0, |b| b.as_secs_f64() * 1e3),
-                    snapshot.timeout, snapshot.unrelated_failures, snapshot.breaker, snapshot.why,
-                );
-            }
+        if self.is_traced && ((self.now_s / TICK_S).round() as u64).is_multiple_of(20) {
+            self.trace();
         }
         self.push(self.now_s + TICK_S, Event::Tick);
     }
 
-    fn arrive(&mut self, class: &Class0) {
-        let exponential = -(1.0 - self.random.f64()).ln();
-        let now_s = self.now_s;
-        let pause_s = match &self.scenario.load {
-            Load::Regular {
-                requests,
-                interval_ms,
-            } => {
-                if self.arrived + 1 >= *requests {
-                    f64::INFINITY
-                } else {
-                    interval_ms / 1000.0
-                }
-            }
-            Load::Arrivals(phases) => {
-                let current = phases.iter().rev().find(|phase| phase.from_s <= now_s);
-                let next = phases.iter().find(|phase| phase.from_s > now_s);
-                let rate = current.map_or(0.0, |phase| phase.per_second);
-                let until_s = next.map_or(f64::INFINITY, |phase| phase.from_s - now_s);
-                if rate > 0.0 {
-                    (exponential / rate).min(until_s)
-                } else {
-                    until_s
-                }
-            }
-            Load::WithProxied { per_second } => exponential / per_second,
-            Load::Endless | Load::Requests(_) => f64::INFINITY,
-        };
-        if pause_s.is_finite() {
-            let again = match class {
-                Class0::Queued => Class0::Queued,
-                Class0::Proxied => Class0::Proxied,
-            };
-            self.push(now_s + pause_s, Event::Arrive(again));
+    fn arrive(&mut self, proxied: bool) {
+        if let Some(pause_s) = self.pause_s() {
+            self.push(self.now_s + pause_s, Event::Arrive { proxied });
         }
         let client = (self.arrived % self.clients.len() as u64) as usize;
         self.arrived += 1;
-        match class {
-            Class0::Queued => self.clients[client].waiting += 1,
-            Class0::Proxied => {
-                self.clients[client].proxied_waiting += 1;
-                self.record.proxied += 1;
-                let now = self.instant();
-                if self.clients[client].limiter.permit(Class::Proxied, now) != Permit::Go {
-                    self.record.proxied_held += 1;
-                }
+        if proxied {
+            self.record.proxied += 1;
+            let now = self.instant();
+            let client = &mut self.clients[client];
+            client.proxied_waiting += 1;
+            if client.limiter.permit(Class::Proxied, now) != Permit::Go {
+                self.record.proxied_held += 1;
             }
+        } else {
+            self.clients[client].waiting += 1;
         }
         self.dispatch(client);
+    }
+
+    fn trace(&self) {
+        for client in &self.clients {
+            let snapshot = client.limiter.snapshot(self.instant());
+            println!("{:6.1} {snapshot:?}", self.now_s);
+        }
+    }
+
+    /// Until the next arrival; `None`: there is none.
+    fn pause_s(&mut self) -> Option<f64> {
+        let exponential = -(1.0 - self.random.f64()).ln();
+        let now_s = self.now_s;
+        match &self.scenario.load {
+            Load::Regular {
+                requests,
+                interval_ms,
+            } => (self.arrived + 1 < *requests).then_some(interval_ms / 1000.0),
+            Load::Arrivals(phases) => {
+                let current = phases.iter().rev().find(|phase| phase.from_s <= now_s);
+                let next = phases.iter().find(|phase| phase.from_s > now_s);
+                let until_s = next.map_or(f64::INFINITY, |phase| phase.from_s - now_s);
+                let rate = current.map_or(0.0, |phase| phase.per_second);
+                let pause_s = (exponential / rate).min(until_s);
+                pause_s.is_finite().then_some(pause_s)
+            }
+            Load::WithProxied { per_second } => Some(exponential / per_second),
+            Load::Endless | Load::Requests(_) => None,
+        }
     }
 
     fn dispatch(&mut self, index: usize) {
@@ -278,7 +266,7 @@ impl Run<'_> {
         match self.upstream.arrive(id, self.now_s) {
             Arrival::Ends { after_s, reply } => {
                 self.requests[id].reply = reply;
-                self.push(self.now_s + after_s, Event::Ended(id, 0));
+                self.push(self.now_s + after_s, Event::Ended(id));
             }
             Arrival::Runs { after_s } => self.push(self.now_s + after_s, Event::Over(id)),
             Arrival::Waits | Arrival::Lost => {}

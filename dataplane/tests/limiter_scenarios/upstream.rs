@@ -9,7 +9,7 @@ const REFUSAL_S: f64 = 0.005;
 const NO_CONNECTION_S: f64 = 0.001;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Reply {
+pub(crate) enum Reply {
     Ok,
     RateLimited(Option<f64>),
     Overloaded,
@@ -18,17 +18,22 @@ pub enum Reply {
 
 /// What becomes of a request that has arrived.
 #[derive(Debug, PartialEq)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// Refused or failed.
-    Ends { after_s: f64, reply: Reply },
+    Ends {
+        after_s: f64,
+        reply: Reply,
+    },
     /// Taken; it is over then, and [`Upstream::leave`] must be called.
-    Runs { after_s: f64 },
+    Runs {
+        after_s: f64,
+    },
     /// Waits for a worker.
     Waits,
     Lost,
 }
 
-pub struct Upstream {
+pub(crate) struct Upstream {
     spec: Spec,
     faults: Vec<Fault>,
     random: fastrand::Rng,
@@ -40,7 +45,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub fn new(scenario: &Scenario, seed: u64) -> Self {
+    pub(crate) fn new(scenario: &Scenario, seed: u64) -> Self {
         let spec = scenario.upstream.clone();
         Self {
             tokens: spec.rate.as_ref().map_or(0.0, |rate| rate.burst),
@@ -54,12 +59,12 @@ impl Upstream {
         }
     }
 
-    pub fn base_s(&self) -> f64 {
+    pub(crate) fn base_s(&self) -> f64 {
         self.spec.base_ms / 1000.0
     }
 
     /// Requests per second it can answer; `None`: no bound is known.
-    pub fn capacity(&self, now_s: f64) -> Option<f64> {
+    pub(crate) fn capacity(&self, now_s: f64) -> Option<f64> {
         let down = self
             .faults
             .iter()
@@ -81,9 +86,9 @@ impl Upstream {
             .as_ref()
             .map(|limit| f64::from(limit.limit) / self.base_s());
         let workers = self.spec.workers.as_ref().map(|workers| {
-            let slow = workers
-                .slow
-                .map_or(1.0, |slow| 1.0 + (slow.factor - 1.0) / f64::from(slow.one_in));
+            let slow = workers.slow.map_or(1.0, |slow| {
+                1.0 + (slow.factor - 1.0) / f64::from(slow.one_in)
+            });
             at(workers.count, &workers.changes, now_s) / (self.service_s(now_s) * slow)
         });
         [rate, concurrency, workers]
@@ -92,7 +97,7 @@ impl Upstream {
             .reduce(f64::min)
     }
 
-    pub fn arrive(&mut self, id: usize, now_s: f64) -> Arrival {
+    pub(crate) fn arrive(&mut self, id: usize, now_s: f64) -> Arrival {
         if let Some(end) = self.fault(now_s) {
             return end;
         }
@@ -127,14 +132,14 @@ impl Upstream {
     }
 
     /// A request is over; the next ones begin, with the time they take.
-    pub fn leave(&mut self, now_s: f64) -> Vec<(usize, f64)> {
+    pub(crate) fn leave(&mut self, now_s: f64) -> Vec<(usize, f64)> {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.busy = self.busy.saturating_sub(1);
         self.begin(now_s)
     }
 
     /// Begins what may begin, when there are more workers than before.
-    pub fn begin(&mut self, now_s: f64) -> Vec<(usize, f64)> {
+    pub(crate) fn begin(&mut self, now_s: f64) -> Vec<(usize, f64)> {
         let Some(workers) = &self.spec.workers else {
             return Vec::new();
         };
@@ -152,9 +157,10 @@ impl Upstream {
 
     fn fault(&mut self, now_s: f64) -> Option<Arrival> {
         let random = self.random.f64();
-        let fault = self.faults.iter().find(|fault| {
-            fault.from_s <= now_s && now_s < fault.to_s && random < fault.share
-        })?;
+        let fault = self
+            .faults
+            .iter()
+            .find(|fault| fault.from_s <= now_s && now_s < fault.to_s && random < fault.share)?;
         Some(match fault.kind {
             FaultKind::Reject => ends(REFUSAL_S, Reply::Overloaded),
             FaultKind::Refuse => ends(NO_CONNECTION_S, Reply::Failed),

@@ -149,13 +149,7 @@ impl Base {
         since_probe_s > interval_s && seconds(self.confirmed_at, now) > interval_s
     }
 
-    pub(super) fn start_probe(
-        &mut self,
-        class: Class,
-        median_s: f64,
-        limit: f64,
-        now: Instant,
-    ) {
+    pub(super) fn start_probe(&mut self, class: Class, median_s: f64, limit: f64, now: Instant) {
         let Some(base_s) = self.of(class) else { return };
         let needed = PROBE_FLIGHT * limit * (base_s / median_s.max(1e-5)).min(1.0);
         self.probed_at = now;

@@ -113,13 +113,7 @@ impl Breaker {
     }
 
     /// How an attempt ended while not closed; `true`: it has just closed. `sent_at` is `None` for very long ago.
-    pub(super) fn probed(
-        &mut self,
-        end: ProbeEnd,
-        sent_at: Option<Instant>,
-        spread: f64,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn probed(&mut self, end: ProbeEnd, sent_at: Option<Instant>, now: Instant) -> bool {
         let Some(open) = &mut self.open else {
             return false;
         };
@@ -134,10 +128,9 @@ impl Breaker {
             }
             // From before it opened: a reason to look, not to believe.
             ProbeEnd::Answered | ProbeEnd::Unknown => open.until = open.until.min(now),
-            ProbeEnd::Failed if is_probe => {
-                open.pause = (2 * open.pause).min(OPEN_MAX);
-                open.until = open.until.max(now + jittered(open.pause, spread));
-            }
+            // The next one waits longer. When the next is due was settled when this one was sent: one that was never
+            // answered says nothing about now.
+            ProbeEnd::Failed if is_probe => open.pause = (2 * open.pause).min(OPEN_MAX),
             ProbeEnd::Failed => {}
         }
         false

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
+use super::Limiter;
 use super::background::{Counts, Restore};
 use super::breaker::ProbeEnd;
 use super::flight::Change;
 use super::types::Cause;
 use super::window::Kind;
-use super::Limiter;
 
 /// Time constant of the smoothed goodput; longer where answers take longer.
 const GOODPUT_S: f64 = 0.7;
@@ -21,6 +21,8 @@ const CUT_KEEPS_MAX: f64 = 0.8;
 const CUT_KEEPS_MIN: f64 = 0.1;
 /// In flight on average, in parts of the limit, from which the limit is what bounds the load.
 const BOUNDED: f64 = 0.6;
+/// Answers of a window that say something about the goodput of that window alone.
+const FRESH_ANSWERS: u32 = 10;
 /// Of what was good, where slow start begins after an outage.
 const OUTAGE_SHARE: f64 = 0.05;
 
@@ -48,7 +50,10 @@ impl Limiter {
             rate: self.pace.rate(),
             is_floor: self.flight.is_floor()
                 && self.window.rate_limited == 0
-                && self.pace.rate().is_some_and(|rate| rate <= 1.1 * self.damped_rate(base_s)),
+                && self
+                    .pace
+                    .rate()
+                    .is_some_and(|rate| rate <= 1.1 * self.damped_rate(base_s)),
         };
         if let Some(restore) = self.background.observe(counts, limits) {
             self.flight.restore(restore.limit, now);
@@ -59,7 +64,8 @@ impl Limiter {
         } else {
             self.follow(seconds, now);
         }
-        self.window.restart(now, self.lowered_at != Some(now));
+        let is_changed = self.lowered_at == Some(now) || self.grown_at == Some(now);
+        self.window.restart(now, !is_changed);
     }
 
     fn is_refused(&self, counts: Counts) -> bool {
@@ -126,20 +132,19 @@ impl Limiter {
     fn follow(&mut self, seconds: f64, now: Instant) {
         let held = self.window.held_in_flight;
         let through = self.through();
-        self.pace
-            .grow(seconds, through, self.window.held_rate, now);
+        self.pace.grow(seconds, through, self.window.held_rate, now);
         if self.base.probe_limit().is_some() {
             return;
         }
         let answers = self.window.answered;
         let Some((class, median)) = self.window.median() else {
-            if answers >= 8 && self.base.value_s().is_none() {
+            if self.window.unmeasured >= FRESH_ANSWERS / 2 {
                 self.flight.creep(held, now);
             }
             return;
         };
         let median_s = median.value_s;
-        let fresh = f64::from(answers) / seconds;
+        let fresh = (answers >= FRESH_ANSWERS).then(|| f64::from(answers) / seconds);
         let bounded = held && self.flight.limit() >= 2.0;
         self.base.observe(class, median_s, bounded, now);
         let base = (
@@ -150,6 +155,10 @@ impl Limiter {
         match change {
             Change::None => {}
             Change::Grown => self.cause = Cause::Growing,
+            Change::Leapt => {
+                self.cause = Cause::Growing;
+                self.grown_at = Some(now);
+            }
             Change::Cut | Change::CutInVain => {
                 self.cause = Cause::Latency;
                 self.lowered_at = Some(now);
@@ -188,8 +197,7 @@ impl Limiter {
             Kind::Ok | Kind::Answered => ProbeEnd::Answered,
             Kind::RateLimited | Kind::Overloaded => ProbeEnd::Failed,
         };
-        let spread = self.random.f64();
-        if !self.breaker.probed(end, sent_at, spread, now) {
+        if !self.breaker.probed(end, sent_at, now) {
             return;
         }
         let floor = self.restart_rate();

@@ -17,8 +17,8 @@ const GROWTH: f64 = 1.1;
 /// Growth near the end of what latency allows.
 const SLOW_GROWTH: f64 = 1.02;
 /// Time in the upstream's queue, in mean service times, above which the limit falls, and where growth gets slow.
-const TOLERANCE: f64 = 0.5;
-const COMFORT: f64 = 0.25;
+const TOLERANCE: f64 = 0.6;
+const COMFORT: f64 = 0.3;
 /// Queueing that is not worth a decision, where base latency is so short that noise looks like it.
 const SLACK_S: f64 = 0.003;
 /// How long the point of the last refusal is believed.
@@ -42,9 +42,8 @@ pub(super) struct Flight {
     /// Where the upstream refused, and when.
     cap: Option<(f64, Instant)>,
     hold_until: Instant,
-    /// Answers per second at the last fast growth, and how often in a row growth brought no more of them.
+    /// Answers per second at the last fast growth.
     grown_at: f64,
-    in_vain: u32,
     /// The limit at the first of the latency cuts in a row.
     falling_from: Option<f64>,
 }
@@ -54,6 +53,8 @@ pub(super) struct Flight {
 pub(super) enum Change {
     None,
     Grown,
+    /// Up by so much that latencies from before say nothing.
+    Leapt,
     /// Down for latency.
     Cut,
     /// Down for latency for the last time before the base should be measured again: much lower, and it does not help.
@@ -69,7 +70,6 @@ impl Flight {
             cap: None,
             hold_until: now,
             grown_at: 0.0,
-            in_vain: 0,
             falling_from: None,
         }
     }
@@ -97,7 +97,7 @@ impl Flight {
         &mut self,
         median: Median,
         base: (f64, f64),
-        goodput: f64,
+        goodput: Option<f64>,
         held: bool,
         now: Instant,
     ) -> Change {
@@ -113,13 +113,15 @@ impl Flight {
         if !held || now < self.hold_until {
             return Change::None;
         }
-        let comfortable = median_s <= noise * tolerated_s(base, COMFORT);
+        let comfortable = median_s <= (1.0 + noise) / 2.0 * tolerated_s(base, COMFORT);
         let step = if let Some(near) = self.near_cap(now) {
             near
         } else if !comfortable {
             ((SLOW_GROWTH - 1.0) * self.limit).max(0.25)
         } else if self.limit < self.threshold {
-            self.fast_step(goodput)
+            let step = self.fast_step(goodput);
+            self.grow(step);
+            return Change::Leapt;
         } else {
             ((GROWTH - 1.0) * self.limit).max(0.5)
         };
@@ -190,17 +192,13 @@ impl Flight {
     }
 
     /// Growth that brings no more answers ends fast growth: requests get lost, or wait where latency does not show it.
-    fn fast_step(&mut self, goodput: f64) -> f64 {
-        if goodput > 1.1 * self.grown_at {
-            self.in_vain = 0;
+    fn fast_step(&mut self, goodput: Option<f64>) -> f64 {
+        if let Some(goodput) = goodput {
+            if goodput <= 1.1 * self.grown_at {
+                self.threshold = self.limit / FAST_GROWTH;
+                return self.threshold - self.limit;
+            }
             self.grown_at = goodput;
-        } else {
-            self.in_vain += 1;
-        }
-        if self.in_vain >= 1 {
-            self.in_vain = 0;
-            self.threshold = self.limit / FAST_GROWTH;
-            return self.threshold - self.limit;
         }
         ((FAST_GROWTH - 1.0) * self.limit).max(1.0)
     }

@@ -97,7 +97,14 @@ impl Pace {
     }
 
     /// The upstream had too much to do and refused in floods.
-    pub(super) fn damp(&mut self, goodput: f64, sent_rate: f64, keep: f64, floor: f64, now: Instant) {
+    pub(super) fn damp(
+        &mut self,
+        goodput: f64,
+        sent_rate: f64,
+        keep: f64,
+        floor: f64,
+        now: Instant,
+    ) {
         self.careful_s = CAREFUL_DAMPED_S;
         self.lower(goodput, sent_rate, keep, floor, now);
     }

@@ -75,9 +75,13 @@ pub struct Sample {
 pub enum SampleOutcome {
     Ok,
     /// 429.
-    RateLimited { retry_after: Option<Duration> },
+    RateLimited {
+        retry_after: Option<Duration>,
+    },
     /// Refused or failed in a way that load explains.
-    Overloaded { retry_after: Option<Duration> },
+    Overloaded {
+        retry_after: Option<Duration>,
+    },
     TimedOut,
     /// No connection, or it broke.
     Failed,

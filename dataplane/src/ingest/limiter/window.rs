@@ -101,6 +101,8 @@ pub(super) enum Kind {
 pub(super) struct Window {
     pub(super) start: Instant,
     pub(super) answered: u32,
+    /// Of these, those whose latency says nothing.
+    pub(super) unmeasured: u32,
     pub(super) rate_limited: u32,
     pub(super) overloaded: u32,
     pub(super) sent: u32,
@@ -116,6 +118,7 @@ impl Window {
         Self {
             start: now,
             answered: 0,
+            unmeasured: 0,
             rate_limited: 0,
             overloaded: 0,
             sent: 0,
@@ -148,7 +151,10 @@ impl Window {
                     self.latencies[class.index()].push(latency.as_secs_f64());
                 }
             }
-            Kind::Answered => self.answered = self.answered.saturating_add(1),
+            Kind::Answered => {
+                self.answered = self.answered.saturating_add(1);
+                self.unmeasured = self.unmeasured.saturating_add(1);
+            }
             Kind::RateLimited => self.rate_limited = self.rate_limited.saturating_add(1),
             Kind::Overloaded => self.overloaded = self.overloaded.saturating_add(1),
         }

@@ -46,9 +46,7 @@ pub(super) fn meaning(status: u16, body: &[u8], context: &Context) -> Meaning {
         400 if says(UNKNOWN) && context.application_succeeds => {
             Meaning::Overload(Reason::UpstreamDatabase)
         }
-        400 if says(UNKNOWN) => {
-            doubtful(Reason::ApplicationUnknown, context.attempts_max, body)
-        }
+        400 if says(UNKNOWN) => doubtful(Reason::ApplicationUnknown, context.attempts_max, body),
         400 if DATABASE.into_iter().any(says) => Meaning::Overload(Reason::UpstreamDatabase),
         400 if INVALID.into_iter().any(says) => hopeless(Reason::InvalidRequest, text),
         400 if reply.is_success => doubtful(Reason::Rejected, context.attempts_max, body),
@@ -118,7 +116,10 @@ impl Reply {
         Self {
             is_success: true,
             result: text(result).into_owned(),
-            info: object.get("info").map(|info| text(info).into_owned()).unwrap_or_default(),
+            info: object
+                .get("info")
+                .map(|info| text(info).into_owned())
+                .unwrap_or_default(),
         }
     }
 }
@@ -137,17 +138,18 @@ fn is_truthy(value: &Value) -> bool {
 fn text(value: &Value) -> Cow<'_, str> {
     match value {
         Value::String(text) => Cow::Borrowed(text),
-        Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::Array(_)
-        | Value::Object(_) => Cow::Borrowed(""),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Cow::Borrowed("")
+        }
     }
 }
 
 /// A request that asked for JSONP is answered `name({...})`.
 fn unwrapped(body: &[u8]) -> &[u8] {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    let body = body
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(body)
+        .trim_ascii();
     let Some(open) = memchr::memchr(b'(', body) else {
         return body;
     };

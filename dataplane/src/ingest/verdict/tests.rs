@@ -47,7 +47,10 @@ const OVERLOADED: SampleOutcome = SampleOutcome::Overloaded { retry_after: None 
 fn countly_success_is_any_result_in_json() {
     for (body, info) in [
         (r#"{"result":"Success"}"#, ""),
-        (r#" {"result" : "Success" , "info":"Request ignored: Duplicate request"} "#, "Request ignored: Duplicate request"),
+        (
+            r#" {"result" : "Success" , "info":"Request ignored: Duplicate request"} "#,
+            "Request ignored: Duplicate request",
+        ),
         (r#"{"result":{"a":1}}"#, ""),
         (r#"{"result":["x"]}"#, ""),
         (r#"{"result":"Queued for later"}"#, "Queued for later"),
@@ -56,7 +59,11 @@ fn countly_success_is_any_result_in_json() {
         (r#"jQuery12.cb_1({"result":"Success"});"#, ""),
     ] {
         let judged = judge(answer(200, body), &countly());
-        assert_eq!(judged.verdict, Verdict::Done { info: info.into() }, "{body}");
+        assert_eq!(
+            judged.verdict,
+            Verdict::Done { info: info.into() },
+            "{body}"
+        );
         assert_eq!(judged.outcome, SampleOutcome::Ok);
         assert_eq!(judged.attempts, 1);
     }
@@ -64,7 +71,15 @@ fn countly_success_is_any_result_in_json() {
 
 #[test]
 fn countly_answers_without_a_result_are_tried_a_few_times() {
-    for body in ["", "<html>It works</html>", "{}", r#"{"result":null}"#, r#"{"result":""}"#, "[1]", r#"{"result":"Succ"#] {
+    for body in [
+        "",
+        "<html>It works</html>",
+        "{}",
+        r#"{"result":null}"#,
+        r#"{"result":""}"#,
+        "[1]",
+        r#"{"result":"Succ"#,
+    ] {
         let mut context = countly();
         let first = judge(answer(200, body), &context);
         assert_eq!(first.verdict, retry(Reason::UnexpectedAnswer), "{body}");
@@ -81,11 +96,31 @@ fn countly_answers_without_a_result_are_tried_a_few_times() {
 #[test]
 fn countly_says_what_is_wrong_for_good() {
     for (status, result, reason) in [
-        (200, "Request does not match checksum", Reason::ChecksumRejected),
-        (200, "Request does not have checksum", Reason::ChecksumRejected),
-        (400, "Request does not match checksum", Reason::ChecksumRejected),
-        (400, "Missing parameter \\\"app_key\\\" or \\\"device_id\\\"", Reason::InvalidRequest),
-        (400, "Invalid parameter \\\"app_key\\\"", Reason::InvalidRequest),
+        (
+            200,
+            "Request does not match checksum",
+            Reason::ChecksumRejected,
+        ),
+        (
+            200,
+            "Request does not have checksum",
+            Reason::ChecksumRejected,
+        ),
+        (
+            400,
+            "Request does not match checksum",
+            Reason::ChecksumRejected,
+        ),
+        (
+            400,
+            "Missing parameter \\\"app_key\\\" or \\\"device_id\\\"",
+            Reason::InvalidRequest,
+        ),
+        (
+            400,
+            "Invalid parameter \\\"app_key\\\"",
+            Reason::InvalidRequest,
+        ),
         (400, "Invalid path", Reason::InvalidRequest),
         (403, "App is locked", Reason::ApplicationLocked),
     ] {
@@ -132,9 +167,15 @@ fn a_paused_application_pauses_its_lane_and_costs_nothing() {
     let judged = judge(answer(400, body), &countly());
     assert!(matches!(
         judged.verdict,
-        Verdict::PauseLane { reason: Reason::ApplicationPaused, .. }
+        Verdict::PauseLane {
+            reason: Reason::ApplicationPaused,
+            ..
+        }
     ));
-    assert_eq!((judged.attempts, judged.outcome), (0, SampleOutcome::Neutral));
+    assert_eq!(
+        (judged.attempts, judged.outcome),
+        (0, SampleOutcome::Neutral)
+    );
 }
 
 #[test]
@@ -143,28 +184,46 @@ fn unknown_refusals_are_not_believed_at_once() {
     assert_eq!(judged.verdict, retry(Reason::Rejected));
     let mut late = countly();
     late.attempts = 2;
-    assert_eq!(parked(&judge(answer(404, "no such page"), &late)), Some(Reason::Rejected));
-    assert_eq!(parked(&judge(answer(413, ""), &countly())), Some(Reason::Rejected));
+    assert_eq!(
+        parked(&judge(answer(404, "no such page"), &late)),
+        Some(Reason::Rejected)
+    );
+    assert_eq!(
+        parked(&judge(answer(413, ""), &countly())),
+        Some(Reason::Rejected)
+    );
 }
 
 #[test]
 fn generic_goes_by_the_status() {
     let context = context(Dialect::Generic);
-    assert!(matches!(judge(answer(204, ""), &context).verdict, Verdict::Done { .. }));
+    assert!(matches!(
+        judge(answer(204, ""), &context).verdict,
+        Verdict::Done { .. }
+    ));
     for status in [400, 401, 403, 404, 409, 410, 413, 422] {
         let judged = judge(answer(status, "no\nway"), &context);
-        let park = Verdict::Park { reason: Reason::Rejected, info: "no way".into() };
+        let park = Verdict::Park {
+            reason: Reason::Rejected,
+            info: "no way".into(),
+        };
         assert_eq!(judged.verdict, park);
     }
     for status in [301, 302, 307] {
-        assert_eq!(parked(&judge(answer(status, ""), &context)), Some(Reason::Redirected));
+        assert_eq!(
+            parked(&judge(answer(status, ""), &context)),
+            Some(Reason::Redirected)
+        );
     }
     for status in [500, 501, 502, 503, 504, 507, 599] {
         let judged = judge(answer(status, ""), &context);
         assert_eq!(judged.verdict, retry(Reason::UpstreamError));
         assert_eq!((judged.attempts, judged.outcome), (1, OVERLOADED));
     }
-    assert_eq!(judge(answer(408, ""), &context).verdict, retry(Reason::Timeout));
+    assert_eq!(
+        judge(answer(408, ""), &context).verdict,
+        retry(Reason::Timeout)
+    );
 }
 
 #[test]
@@ -181,7 +240,10 @@ fn only_failures_of_its_own_use_up_attempts() {
             let judged = judge(attempt, &context);
             assert_eq!(parked(&judged), Some(Reason::AttemptsExhausted));
             assert_eq!(judged.attempts, 10);
-            let outage = Context { upstream_fails: true, ..context };
+            let outage = Context {
+                upstream_fails: true,
+                ..context
+            };
             let judged = judge(attempt, &outage);
             assert!(matches!(judged.verdict, Verdict::Retry { .. }));
             assert_eq!(judged.attempts, 9);
@@ -191,8 +253,16 @@ fn only_failures_of_its_own_use_up_attempts() {
 
 #[test]
 fn attempts_lowered_by_the_user_do_not_park_what_did_not_fail_by_itself() {
-    let context = Context { attempts: 7, attempts_max: 3, upstream_fails: true, ..countly() };
-    assert_eq!(judge(answer(503, ""), &context).verdict, retry(Reason::UpstreamError));
+    let context = Context {
+        attempts: 7,
+        attempts_max: 3,
+        upstream_fails: true,
+        ..countly()
+    };
+    assert_eq!(
+        judge(answer(503, ""), &context).verdict,
+        retry(Reason::UpstreamError)
+    );
 }
 
 #[test]
@@ -218,16 +288,32 @@ fn retry_after_is_seconds_or_a_date() {
 
 #[test]
 fn retry_after_reaches_the_request_and_the_limiter() {
-    let attempt = Attempt::Answered { status: 503, body: b"", retry_after: Some(b"12") };
+    let attempt = Attempt::Answered {
+        status: 503,
+        body: b"",
+        retry_after: Some(b"12"),
+    };
     let judged = judge(attempt, &countly());
     let wait = Some(Duration::from_secs(12));
-    assert_eq!(judged.verdict, Verdict::Retry { reason: Reason::UpstreamError, after: wait });
-    assert_eq!(judged.outcome, SampleOutcome::Overloaded { retry_after: wait });
+    assert_eq!(
+        judged.verdict,
+        Verdict::Retry {
+            reason: Reason::UpstreamError,
+            after: wait
+        }
+    );
+    assert_eq!(
+        judged.outcome,
+        SampleOutcome::Overloaded { retry_after: wait }
+    );
 }
 
 #[test]
 fn a_long_answer_that_looks_like_success_is_one() {
-    let body = format!(r#"{{"result":"Success","more":"{}"#, "x".repeat(2 * REPLY_BODY_MAX));
+    let body = format!(
+        r#"{{"result":"Success","more":"{}"#,
+        "x".repeat(2 * REPLY_BODY_MAX)
+    );
     let judged = judge(answer(200, &body[..REPLY_BODY_MAX]), &countly());
     assert!(matches!(judged.verdict, Verdict::Done { .. }));
 }
@@ -235,11 +321,26 @@ fn a_long_answer_that_looks_like_success_is_one() {
 #[test]
 fn backoff_doubles_up_to_its_end() {
     let pause = |failures, spread| {
-        backoff(Duration::from_secs(1), Duration::from_secs(60), failures, spread).as_secs_f64()
+        backoff(
+            Duration::from_secs(1),
+            Duration::from_secs(60),
+            failures,
+            spread,
+        )
+        .as_secs_f64()
     };
-    assert_eq!([pause(1, 1.0), pause(2, 1.0), pause(3, 1.0)], [1.0, 2.0, 4.0]);
-    assert_eq!([pause(7, 1.0), pause(40, 1.0), pause(u32::MAX, 1.0)], [60.0; 3]);
-    assert_eq!([pause(3, 0.0), pause(3, 0.5), pause(3, f64::NAN)], [2.0, 3.0, 4.0]);
+    assert_eq!(
+        [pause(1, 1.0), pause(2, 1.0), pause(3, 1.0)],
+        [1.0, 2.0, 4.0]
+    );
+    assert_eq!(
+        [pause(7, 1.0), pause(40, 1.0), pause(u32::MAX, 1.0)],
+        [60.0; 3]
+    );
+    assert_eq!(
+        [pause(3, 0.0), pause(3, 0.5), pause(3, f64::NAN)],
+        [2.0, 3.0, 4.0]
+    );
 }
 
 proptest! {
