@@ -54,7 +54,7 @@ pub(super) struct Sim {
     last_end: u64,
     changed: bool,
     /// The queue is looked at once a second whether it has changed or not.
-    next_scan: Instant,
+    pub(super) next_scan: Instant,
 }
 
 impl Sim {
