@@ -131,6 +131,7 @@ fn start_relay(
         drain: drain.clone(),
         holder: Holder(uuid::Uuid::new_v4().to_string().into()),
         descriptors_max: resources::descriptor_limit(),
+        ingest: None,
     };
     tasks.spawn(async move { store.run_sweeper().await });
     tasks.spawn(pressure.run());

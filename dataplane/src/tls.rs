@@ -21,7 +21,7 @@ use sluice_crds::config::TlsMaterial;
 use thiserror::Error;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// One reconnect uses one ticket, and only new tickets come with each connection.
 const TICKETS: usize = 1;
@@ -97,7 +97,7 @@ pub fn server_config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsErr
                 TlsError::Certificate(error.to_string())
             }
         })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = ring::Ticketer::new().map_err(setup)?;
     config.send_tls13_tickets = TICKETS;

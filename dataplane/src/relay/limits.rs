@@ -54,6 +54,35 @@ pub const PRESENCE_RENEW: Duration = Duration::from_secs(3);
 pub const HANDSHAKES_MAX: usize = 4_096;
 /// Time for TLS handshake and request head.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for a request head once its first byte is here, on any HTTP connection.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection that makes ingest requests may be silent between them; a little more than proxies in front
+/// keep theirs, so that they close first.
+pub const INGEST_IDLE: Duration = Duration::from_secs(75);
+/// What a client may take to read an answer whatever its size.
+pub const ANSWER_GRACE: Duration = Duration::from_secs(20);
+/// Beyond that it has to read at least this fast: a place among concurrent requests is held for it.
+pub const ANSWER_BYTES_PER_SECOND_MIN: u64 = 1_024;
+/// How long, and how much, a client that was refused may go on sending before its connection is cut.
+pub const LINGER: Duration = Duration::from_secs(2);
+pub const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// Requests at a time on one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 128;
+/// What one request's body, and all bodies of one HTTP/2 connection, may have on their way to us unread.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// What one HTTP/2 request's answer may have waiting to be sent.
+pub const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Requests that an HTTP/2 client may open and cancel before we have looked at them (rapid reset).
+pub const HTTP2_RESETS_MAX: usize = 32;
+/// Requests of one HTTP/2 connection that we may have to cancel for its errors before it is closed.
+pub const HTTP2_ERRORS_MAX: usize = 128;
+/// A peer that is gone without a word is found by a ping after this, and given as much again to answer.
+pub const HTTP2_PING: Duration = Duration::from_secs(20);
+/// An HTTP/2 connection on which requests are under way and nothing begins or ends is cut.
+pub const HTTP2_STALLED: Duration = Duration::from_secs(300);
+/// Time for an HTTP/2 connection to end after it was told to.
+pub const HTTP2_GOODBYE: Duration = Duration::from_secs(5);
 /// Body of a server API request: a batch of some thousand publications.
 pub const API_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// File descriptors kept for listeners, admin and stores when the connection limit is derived from the process limit.

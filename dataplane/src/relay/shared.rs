@@ -16,6 +16,7 @@ use super::router::Router;
 use super::worker::unix_ms;
 use crate::auth::Authenticator;
 use crate::drain::Drain;
+use crate::ingest::accept::Accept;
 use crate::pressure::{Level, Pressure};
 use crate::store::{Broker, Holder, Presence};
 
@@ -32,6 +33,8 @@ pub struct Parts {
     pub holder: Holder,
     /// Open files the process may have; bounds connections when the user set no limit.
     pub descriptors_max: usize,
+    /// Takes HTTP requests that are not the relay's; `None`: nobody does.
+    pub ingest: Option<Arc<Accept>>,
 }
 
 pub struct Shared {
@@ -109,6 +112,10 @@ impl Shared {
 
     pub fn drain(&self) -> &Drain {
         &self.parts.drain
+    }
+
+    pub fn ingest(&self) -> Option<&Arc<Accept>> {
+        self.parts.ingest.as_ref()
     }
 
     pub fn accounts(&self) -> &Arc<Accounts> {

@@ -10,12 +10,12 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::*;
 
-struct Issued {
+pub(crate) struct Issued {
     certificate: rcgen::Certificate,
-    material: TlsMaterial,
+    pub(crate) material: TlsMaterial,
 }
 
-fn issue() -> Issued {
+pub(crate) fn issue() -> Issued {
     let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let material = material(&issued.cert.pem(), &issued.signing_key.serialize_pem());
     Issued {
@@ -31,7 +31,7 @@ fn material(certificate: &str, private_key: &str) -> TlsMaterial {
     }
 }
 
-fn trusting(
+pub(crate) fn trusting(
     issued: &Issued,
     version: &'static rustls::SupportedProtocolVersion,
     alpn: &[&str],
@@ -121,8 +121,11 @@ async fn sessions_are_resumed_without_a_store() {
 async fn other_protocols_are_refused() {
     let issued = issue();
     let certificates = Certificates::new(&issued.material).unwrap();
-    let http2 = trusting(&issued, &rustls::version::TLS13, &["h2"]);
-    assert!(connect(&certificates, &http2).await.is_err());
+    let both = trusting(&issued, &rustls::version::TLS13, &["http/1.1", "h2"]);
+    let connected = connect(&certificates, &both).await.unwrap();
+    assert_eq!(connected.0.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let other = trusting(&issued, &rustls::version::TLS13, &["spdy/3"]);
+    assert!(connect(&certificates, &other).await.is_err());
 }
 
 #[test]

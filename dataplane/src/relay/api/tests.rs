@@ -48,7 +48,7 @@ pub(super) fn namespace(history: bool, presence: bool) -> Arc<Namespace> {
 }
 
 /// No namespace: neither history nor presence; `full:` has both.
-pub(super) fn config(key: Option<&str>) -> GatewayConfig {
+pub(in crate::relay) fn config(key: Option<&str>) -> GatewayConfig {
     GatewayConfig {
         name: "edge".to_owned(),
         namespace: "default".to_owned(),
@@ -106,6 +106,7 @@ pub(super) fn shared_with(key: Option<&str>) -> Arc<Shared> {
         drain: Drain::new(),
         holder: Holder("node-1".into()),
         descriptors_max: 1_024,
+        ingest: None,
     };
     Shared::new(parts, authenticator.expect("no key sets to load"))
 }

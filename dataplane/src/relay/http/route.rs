@@ -1,0 +1,80 @@
+//! Whose a request is: the route table of client listeners, for all versions of HTTP.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
+
+use crate::ingest::accept::{self, Accept, Peer};
+use crate::relay::api;
+use crate::relay::shared::Shared;
+
+/// Where SDKs connect.
+const WEBSOCKET_PATH: &str = "/connection/websocket";
+
+pub enum Target {
+    WebSocket,
+    Api,
+    Ingest(Arc<Accept>),
+    Nobody,
+}
+
+pub fn target(shared: &Shared, path: &str) -> Target {
+    let config = shared.config();
+    let relay = &config.relay;
+    // Nobody can connect: the gateway is one of ingest alone.
+    let is_closed = relay.authentication.jwt.is_none() && !relay.authentication.anonymous;
+    let is_api = path == "/api" || path.starts_with("/api/");
+    let ingest = shared.ingest().filter(|ingest| ingest.takes(path));
+    match ingest {
+        _ if path == WEBSOCKET_PATH && !is_closed => Target::WebSocket,
+        Some(ingest) if is_closed && relay.server_api_key.is_none() => {
+            Target::Ingest(Arc::clone(ingest))
+        }
+        _ if is_api => Target::Api,
+        Some(ingest) => Target::Ingest(Arc::clone(ingest)),
+        None => Target::Nobody,
+    }
+}
+
+/// Answers everything but WebSocket upgrades.
+pub async fn answer<B>(
+    shared: &Arc<Shared>,
+    target: Target,
+    peer: Peer,
+    request: Request<B>,
+) -> Response<accept::Body>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    match target {
+        Target::Ingest(accept) => accept.handle(peer, request).await,
+        Target::Api => api::handle(shared, request).await.map(whole),
+        Target::WebSocket => text(StatusCode::BAD_REQUEST, "use HTTP/1.1").map(whole),
+        Target::Nobody => text(StatusCode::NOT_FOUND, "not found").map(whole),
+    }
+}
+
+/// The bytes of a body that is made of bytes.
+pub fn whole(mut body: Full<Bytes>) -> accept::Body {
+    let frame = body.frame().now_or_never().flatten();
+    let bytes = frame
+        .and_then(Result::ok)
+        .and_then(|frame| frame.into_data().ok());
+    accept::Body::whole(bytes.unwrap_or_default())
+}
+
+pub fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
