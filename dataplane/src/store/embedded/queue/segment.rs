@@ -351,6 +351,7 @@ impl Segment {
             lane.counts = LaneCounts::default();
         }
         let was_done = self.settled.is_none() && self.waiting == 0;
+        let parked_before = self.parked_entries.take();
         self.min_ms = u64::MAX;
         self.max_ms = 0;
         for (ordinal, number, request_bytes, ms) in left {
@@ -358,7 +359,8 @@ impl Segment {
                 Some(settled) => settled.get(*ordinal),
                 None => was_done,
             };
-            let parked = self.is_parked(*ordinal);
+            let was_parked = |bits: &Bits| bits.get(*ordinal);
+            let parked = parked_before.as_ref().is_some_and(was_parked);
             let Some(lane) = self.lanes.get_mut(*number as usize) else {
                 continue;
             };
@@ -371,6 +373,7 @@ impl Segment {
             }
             if parked {
                 lane.counts.parked += 1;
+                self.parked_entries.get_or_insert_default().set(*ordinal);
             }
             self.min_ms = self.min_ms.min(*ms);
             self.max_ms = self.max_ms.max(*ms);
