@@ -1,9 +1,9 @@
 //! The queue on a local disk: an own log of segments, written by one thread with group commit.
 //!
-//! Parts: `front` and `writer` (appends), `state` (what is known, in memory), `settler` (verdicts), `lookup` (searches),
-//! `upkeep`, `retention` and `compact` (what goes), `recovery` (the start). Files of a segment: `log`, `index`, `verdicts`,
-//! `checkpoint`. Memory does not grow with the number of waiting entries. Five threads do all disk I/O; callers wait for them
-//! without blocking, from any runtime or none. A lock file keeps a second process out.
+//! Parts: `front` and `writer` (appends), `state` (what is known, in memory), `settler` (verdicts), `lookup`
+//! (searches), `upkeep`, `retention` and `compact` (what goes), `recovery` (the start). Files of a segment: `log`,
+//! `index`, `verdicts`, `checkpoint`. Memory does not grow with the number of waiting entries. Five threads do all disk
+//! I/O; callers wait for them without blocking, from any runtime or none. A lock file keeps a second process out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;

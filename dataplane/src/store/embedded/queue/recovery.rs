@@ -1,8 +1,8 @@
 //! Finds the segments of a directory and what they hold, at the start.
 //!
-//! Finished segments are known by their index's summary and their checkpoint; only what came after is read. A log without
-//! index is scanned once: a torn tail is cut off, damage within is stepped over and reported. Nothing that is found makes
-//! the start fail but a directory that cannot be read and files of a later version.
+//! Finished segments are known by their index's summary and their checkpoint; only what came after is read. A log
+//! without index is scanned once: a torn tail is cut off, damage within is stepped over and reported. Nothing that is
+//! found makes the start fail but a directory that cannot be read and files of a later version.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

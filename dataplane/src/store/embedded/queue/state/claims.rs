@@ -1,7 +1,7 @@
 //! Claiming: a lane's cursor over its blocks, and what is handed out.
 //!
-//! Where a step needs something from disk it says what ([`Missing`]); the caller reads it without the lock, hands it in, and
-//! tries again, so a claim is decided under the lock only.
+//! Where a step needs something from disk it says what ([`Missing`]); the caller reads it without the lock, hands it
+//! in, and tries again, so a claim is decided under the lock only.
 
 use std::fs::File;
 use std::sync::Arc;
