@@ -5,6 +5,7 @@
 //! one. Cases go around the nodes (`fleet.node(0)`, `fleet.node(1)`, ...), so with one node they all mean the same.
 //!
 //! Delivery may take a moment: cases wait for events, and call [`Harness::settle`] before they claim that none came.
+//! The queue's suite is [`queue`], with a harness of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::relay::protocol::{ClientInfo, Position, Publication};
 mod positions;
 mod presence;
 mod publishing;
+pub(crate) mod queue;
 
 /// What a case may ask of the implementation under test.
 #[async_trait]
