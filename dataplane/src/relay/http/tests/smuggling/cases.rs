@@ -335,7 +335,7 @@ pub(super) const WHOLE: &[(&str, u16, &str)] = &[
     (
         "two spaces",
         400,
-        "GET /i?app_key=abc&device_id=d HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET  /i?app_key=abc&device_id=d HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
     (
         "tab in request line",
