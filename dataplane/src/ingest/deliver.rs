@@ -1,9 +1,9 @@
 //! Sends what waits to the upstreams, fairly and at the rate they can take.
 //!
-//! One thread does it all, and nothing of it is shared: `scheduler` decides what is sent next (pure, with `lane`, `fair` and
-//! `gcra`), `engine` carries it out. Entries come from the queue by need; an entry leaves its lane when its verdict is
-//! recorded, so that whatever dies, nothing accepted is lost and order per key stays. Calls that need the upstream's
-//! own answer go the same way, before what waits.
+//! One thread does it all, and nothing of it is shared: `scheduler` decides what is sent next (pure, with `lane`,
+//! `fair` and `gcra`), `engine` carries it out. Entries come from the queue by need; an entry leaves its lane when its
+//! verdict is recorded, so that whatever dies, nothing accepted is lost and order per key stays. Calls that need the
+//! upstream's own answer go the same way, before what waits.
 
 use std::io;
 use std::sync::Arc;
@@ -95,8 +95,8 @@ impl DeliverHandle {
         tokio::time::timeout(REPORT_TIMEOUT, asked).await.ok()?
     }
 
-    /// Sends nothing new, waits for answers until the deadline, records what came, and ends the thread. Returns how many
-    /// answers were not waited for: their entries are delivered again by the next process.
+    /// Sends nothing new, waits for answers until the deadline, records what came, and ends the thread. Returns how
+    /// many answers were not waited for: their entries are delivered again by the next process.
     pub async fn stop(&self, deadline: Instant) -> usize {
         let (done, answer) = oneshot::channel();
         if self.0.send(Command::Stop { deadline, done }).await.is_err() {

@@ -9,8 +9,8 @@
 //! | `GET /lanes` | what waits, why it is not being sent, and how the upstreams are |
 //!
 //! Filters are `application`, `key`, `from`, `until` and `state`; see `filter`. Every POST needs the content type
-//! `application/json`, and every request a host that is this machine's or the cluster's: a page in an operator's browser
-//! can send neither. Owns nothing: all state is the queue's.
+//! `application/json`, and every request a host that is this machine's or the cluster's: a page in an operator's
+//! browser can send neither. Owns nothing: all state is the queue's.
 
 use std::sync::Arc;
 

@@ -84,8 +84,8 @@ impl Server {
         &self.address
     }
 
-    /// Sends a request and waits for the head of the answer. `repeat` makes the request again when it may be sent twice:
-    /// once, when a kept connection turns out to be closed although something may have been written.
+    /// Sends a request and waits for the head of the answer. `repeat` makes the request again when it may be sent
+    /// twice: once, when a kept connection turns out to be closed although something may have been written.
     pub(super) async fn exchange(
         &self,
         request: Outgoing,

@@ -1,8 +1,8 @@
 //! The delivery thread's loop: events in, decisions of the scheduler out.
 //!
-//! Everything that waits for something (an answer, the store, a timer) is a task that ends with an event. The loop takes
-//! all events that have come, asks the scheduler for what is next until there is none, hands verdicts to the recorder
-//! together, and sleeps until the next event or the instant the scheduler names.
+//! Everything that waits for something (an answer, the store, a timer) is a task that ends with an event. The loop
+//! takes all events that have come, asks the scheduler for what is next until there is none, hands verdicts to the
+//! recorder together, and sleeps until the next event or the instant the scheduler names.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

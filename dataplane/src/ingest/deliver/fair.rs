@@ -1,8 +1,8 @@
 //! Deficit round robin with the rounds left out: who was served least for its weight is next.
 //!
-//! Each flow has a virtual time at which its next request starts; serving one of cost `c` moves it by `c / weight`. A flow
-//! that comes back starts at the queue's present: it neither has to catch up nor may it. Shares are exact for any costs,
-//! and a step costs the logarithm of the flows that wait, where rounds of small quanta would visit each of them.
+//! Each flow has a virtual time at which its next request starts; serving one of cost `c` moves it by `c / weight`. A
+//! flow that comes back starts at the queue's present: it neither has to catch up nor may it. Shares are exact for any
+//! costs, and a step costs the logarithm of the flows that wait, where rounds of small quanta would visit each of them.
 //! Owns the order of flows that have something to send; what they send, and whether they may, is up to the caller.
 
 use std::cmp::Reverse;

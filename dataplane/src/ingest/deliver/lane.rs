@@ -1,10 +1,11 @@
 //! The window of one lane: entries that were claimed and not settled yet, in order per key.
 //!
 //! Of a key only the first entry may be sent; the next one follows when the first one's verdict is recorded, so that a
-//! crash never repeats an entry after its successor. An entry that failed stays the first of its key while other keys go
-//! on. An entry with a barrier is in the line of both its keys, a fence in the line of all. What waits behind others can be a stub without
-//! its request, so that a blocked key's backlog takes little memory and the lane can look past it.
-//! Owns the state of each entry and the requests held; decides nothing about rates and knows no upstream but by number.
+//! crash never repeats an entry after its successor. An entry that failed stays the first of its key while other keys
+//! go on. An entry with a barrier is in the line of both its keys, a fence in the line of all. What waits behind others
+//! can be a stub without its request, so that a blocked key's backlog takes little memory and the lane can look past
+//! it. Owns the state of each entry and the requests held; decides nothing about rates and knows no upstream but by
+//! number.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,7 +1,8 @@
 //! A stored request as it goes to an upstream.
 //!
-//! Method, target, headers and body are the client's, byte for byte; the upstream's path prefix, its `Host` and who sent the
-//! request are put before and beside them. Nothing else is added, so that checksums and duplicates stay recognizable.
+//! Method, target, headers and body are the client's, byte for byte; the upstream's path prefix, its `Host` and who
+//! sent the request are put before and beside them. Nothing else is added, so that checksums and duplicates stay
+//! recognizable.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,

@@ -1,10 +1,10 @@
 //! What is sent next, and why the rest is not: lanes in proportion, caps, upstreams.
 //!
 //! Lanes with the same upstreams form a group. Among groups, and among the lanes of a group, those go first that were
-//! served least for their weight. A lane that may not send leaves its queue until the instant, or the event, that changes
-//! it; a group whose upstreams take nothing leaves the queue of groups. So a step costs the same however many lanes wait, and
-//! none of them delays another. Tokens are taken only when everything agrees.
-//! Owns lanes, applications, groups, upstreams and their limits. Takes `now`, does no I/O, never sleeps.
+//! served least for their weight. A lane that may not send leaves its queue until the instant, or the event, that
+//! changes it; a group whose upstreams take nothing leaves the queue of groups. So a step costs the same however many
+//! lanes wait, and none of them delays another. Tokens are taken only when everything agrees. Owns lanes, applications,
+//! groups, upstreams and their limits. Takes `now`, does no I/O, never sleeps.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,7 +1,7 @@
 //! Replay and discard: one request, or those that match a filter, a bounded number at a time.
 //!
-//! A replay is a new entry in the application's lane for replays; only when it is stored the old one is settled, so that a
-//! crash between repeats rather than loses. Many are replayed in the order in which they were accepted.
+//! A replay is a new entry in the application's lane for replays; only when it is stored the old one is settled, so
+//! that a crash between repeats rather than loses. Many are replayed in the order in which they were accepted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! Which requests are meant, from a query string.
 //!
-//! `application=NAME` (`(unknown)` for unknown keys), `key=BYTES` (percent-encoded), `from=TIME` and `until=TIME` (see `time`),
-//! `state=waiting|delivered|parked|discarded|replayed`, `after=ID`, `limit=N`. What is not understood is an error: a filter
-//! that is left out by mistake means more requests than one wanted.
+//! `application=NAME` (`(unknown)` for unknown keys), `key=BYTES` (percent-encoded), `from=TIME` and `until=TIME` (see
+//! `time`), `state=waiting|delivered|parked|discarded|replayed`, `after=ID`, `limit=N`. What is not understood is an
+//! error: a filter that is left out by mistake means more requests than one wanted.
 
 use std::sync::Arc;
 

@@ -20,8 +20,8 @@ use crate::store::queue::{Found, LaneStats, Outcome, Verdict};
 /// More of a body is not shown; `bodyBytes` tells how much there is.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// `{"id", "application", "key", "barrier"?, "state", "acceptedAt", "acceptedAtMs", "cost", "bytes", "replayOf"?, "replay",
-/// "verdict"?: {"reason", "httpStatus", "attempts", "upstream", "at", "atMs"}}`
+/// `{"id", "application", "key", "barrier"?, "state", "acceptedAt", "acceptedAtMs", "cost", "bytes", "replayOf"?,
+/// "replay", "verdict"?: {"reason", "httpStatus", "attempts", "upstream", "at", "atMs"}}`
 pub(super) fn found(found: &Found) -> Value {
     let mut shown = Map::new();
     let accepted_ms = found.id.accepted_ms();
@@ -94,9 +94,9 @@ pub(super) fn request(stored: Bytes) -> Value {
 }
 
 /// `{"at", "lanes": [{"application", "replay", "partition", "waiting", "oldestAgeMs", "parked", "known", "ready",
-/// "inFlight", "held": null or {"reason", "retryInMs"}}], "upstreams": [{"name", "url", "priority", "weight", "healthy",
-/// "retired", "inFlight", "limitInFlight", "limitRate", "goodput", "breaker", "retryAfterMs", "baseLatencyMs", "timeoutMs",
-/// "limitsSetBy"}]}`
+/// "inFlight", "held": null or {"reason", "retryInMs"}}], "upstreams": [{"name", "url", "priority", "weight",
+/// "healthy", "retired", "inFlight", "limitInFlight", "limitRate", "goodput", "breaker", "retryAfterMs",
+/// "baseLatencyMs", "timeoutMs", "limitsSetBy"}]}`
 pub(super) fn report(report: &Report) -> Value {
     let lanes: Vec<Value> = report
         .lanes

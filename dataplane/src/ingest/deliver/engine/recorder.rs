@@ -1,7 +1,7 @@
 //! Hands verdicts and used attempts to the queue, many at a time.
 //!
-//! One call is under way at a time; what comes meanwhile goes with the next one. A call that fails is repeated for as long
-//! as it takes: a verdict that is not recorded would be a request that is delivered twice.
+//! One call is under way at a time; what comes meanwhile goes with the next one. A call that fails is repeated for as
+//! long as it takes: a verdict that is not recorded would be a request that is delivered twice.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Upstreams that are used together, and which of them gets a request.
 //!
-//! Lower priorities only when no upstream of a higher one can take it. Among those of one priority the key's last one is
-//! preferred; while upstreams have room, requests are divided by weight; when they get full, by load.
+//! Lower priorities only when no upstream of a higher one can take it. Among those of one priority the key's last one
+//! is preferred; while upstreams have room, requests are divided by weight; when they get full, by load.
 
 use std::sync::Arc;
 use std::time::Instant;

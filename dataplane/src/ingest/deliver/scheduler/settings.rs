@@ -1,7 +1,7 @@
 //! The configuration as the scheduler follows it, while requests are under way.
 //!
-//! What did not change keeps its state: tokens of caps, limits of upstreams, places of lanes. An upstream that is gone gets
-//! nothing more and lives until its last answer.
+//! What did not change keeps its state: tokens of caps, limits of upstreams, places of lanes. An upstream that is gone
+//! gets nothing more and lives until its last answer.
 
 use std::collections::BinaryHeap;
 use std::sync::Arc;

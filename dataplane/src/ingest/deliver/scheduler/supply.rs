@@ -1,7 +1,7 @@
 //! Which lanes need entries or requests from the queue, and how much of them may be held.
 //!
-//! A lane is fed when little of it is ready. Memory is bounded twice: entries without their requests per lane and for the
-//! process, and bytes of requests for the process, those in flight included. When the bytes are used up, lanes that
+//! A lane is fed when little of it is ready. Memory is bounded twice: entries without their requests per lane and for
+//! the process, and bytes of requests for the process, those in flight included. When the bytes are used up, lanes that
 //! are not being sent give theirs back and read them again later.
 
 use std::collections::VecDeque;
@@ -24,7 +24,8 @@ const HELD_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// A lane's part of them, and of one claim.
 const LANE_BYTES_MIN: usize = 64 * 1024;
 const LANE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Ready entries of all lanes that are aimed at, and of one lane: enough to keep sending while the next claim is under way.
+/// Ready entries of all lanes that are aimed at, and of one lane: enough to keep sending while the next claim is under
+/// way.
 const READY_AIM: usize = 16 * 1024;
 const LANE_READY_MAX: usize = 256;
 /// How often lanes are claimed from although nothing speaks for it.
