@@ -2,8 +2,8 @@
 //!
 //! [`Embedded`] is both contracts in one. `broker` holds streams and subscriptions, `presence` holds who is where;
 //! they share nothing but the clock. It starts no task by itself: its owner runs [`Embedded::run_sweeper`].
-//! Expiry does not wait for the sweeper (what has expired is never handed out); only memory does. The queue, which is on
-//! disk, is [`queue`] and has nothing to do with either.
+//! Expiry does not wait for the sweeper (what has expired is never handed out); only memory does. The queue, which is
+//! on disk, is [`queue`] and has nothing to do with either.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

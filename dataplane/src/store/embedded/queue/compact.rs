@@ -1,5 +1,5 @@
-//! Rewrites a segment with only what must stay, so that a few waiting entries do not keep the disk full; and with larger
-//! blocks, so that requests which came one by one are compressed together.
+//! Rewrites a segment with only what must stay, so that a few waiting entries do not keep the disk full; and with
+//! larger blocks, so that requests which came one by one are compressed together.
 //!
 //! Entries keep their segment, their ordinals and so their tokens. The new log takes the old one's place by a rename;
 //! until then the old one counts, and both fit the verdict file. Verdicts of entries that went are removed only after

@@ -69,8 +69,8 @@ pub(super) const SETTLES_MAX: usize = 1 << 16;
 pub(super) const COMPACT_PART: u64 = 2;
 pub(super) const COMPACT_PART_SHORT: u64 = 8;
 
-/// A finished segment of small, badly compressed blocks is rewritten once with larger ones: requests that came one by one
-/// are alike only to each other. Smaller segments, larger blocks and better compression are not worth it.
+/// A finished segment of small, badly compressed blocks is rewritten once with larger ones: requests that came one by
+/// one are alike only to each other. Smaller segments, larger blocks and better compression are not worth it.
 pub(super) const REPACK_LOG_BYTES: u64 = 1 << 20;
 pub(super) const REPACK_BLOCK_BYTES: u64 = BLOCK_REQUEST_BYTES as u64 / 4;
 pub(super) const REPACK_RATIO: u64 = 3;
