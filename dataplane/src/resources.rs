@@ -126,8 +126,22 @@ pub fn prepare_data_dir(path: &Path) -> Result<(), DataDirError> {
     };
     fs::create_dir_all(path).map_err(failed("cannot be made"))?;
     let probe = path.join(format!(".writable-{}", std::process::id()));
-    fs::write(&probe, b"probe").map_err(failed("cannot be written to"))?;
+    match fs::write(&probe, b"probe") {
+        Ok(()) => {}
+        // What is stored can be delivered and removed all the same, which makes room.
+        Err(full) if is_full(&full) => {
+            tracing::warn!(path = %path.display(), "no room in the data directory: nothing new can be stored");
+        }
+        Err(error) => return Err(failed("cannot be written to")(error)),
+    }
     fs::remove_file(&probe).map_err(failed("cannot be cleaned up"))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Metrics of the process and of the build, under the names that dashboards know.

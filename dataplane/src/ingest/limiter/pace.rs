@@ -20,6 +20,10 @@ const NEAR_END: f64 = 1.1;
 const CAREFUL_S: (f64, f64) = (10.0, 40.0);
 /// Where the limit in flight is what keeps refusals away.
 const CAREFUL_DAMPED_S: (f64, f64) = (10.0, 25.0);
+/// Of what was sent, came through: with less, the upstream was failing rather than full.
+const PROVING_SHARE: f64 = 0.5;
+/// A rate so far above what comes through that it bounds nothing.
+const FREE_RATIO: f64 = 4.0;
 /// Growth per second beyond it, doubled every [`BOLD_DOUBLING_S`].
 const BOLD_GROWTH: f64 = 0.05;
 const BOLD_GROWTH_MAX: f64 = 0.5;
@@ -32,6 +36,9 @@ pub(super) struct Pace {
     next: Instant,
     /// Requests per second that came through when it was last refused.
     good: f64,
+    /// Whether `good` is known from refusals beside answers. Before, it is only what there was to send, or what an outage
+    /// left of it, and growth does not stop at it.
+    proven: bool,
     hold_until: Instant,
     /// Refused last; careful growth counts from here.
     cut_at: Instant,
@@ -48,6 +55,7 @@ impl Pace {
             rate: None,
             next: now,
             good: 0.0,
+            proven: false,
             hold_until: now,
             cut_at: now,
             bold_s: 0.0,
@@ -115,6 +123,7 @@ impl Pace {
         let wanted = (0.97 * goodput).max(keep * before).max(floor);
         self.set(wanted.min(current).max(floor), now);
         self.good = goodput;
+        self.proven |= keep >= PROVING_SHARE && goodput > 0.0;
         self.hold_until = now + HOLD;
         self.cut_at = now;
         self.bold_s = 0.0;
@@ -124,6 +133,16 @@ impl Pace {
     /// A good window of `seconds`. `held`: the rate was what bounded the load.
     pub(super) fn grow(&mut self, seconds: f64, goodput: f64, held: bool, now: Instant) {
         let Some(rate) = self.rate else { return };
+        if !self.proven {
+            if held && (self.slow_start || now >= self.hold_until) {
+                self.set(rate * 2f64.powf(seconds.min(2.0)), now);
+            } else if rate > FREE_RATIO * goodput.max(RATE_MIN) {
+                // Something else bounds the load, as before the first refusal.
+                self.rate = None;
+                self.slow_start = false;
+            }
+            return;
+        }
         if self.slow_start {
             let doubled = rate * 2f64.powf(seconds.min(2.0));
             self.set(doubled.min(self.good.max(rate)), now);

@@ -24,7 +24,7 @@ enum Done {
     Skipped,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Replay,
     Discard,
@@ -83,14 +83,12 @@ impl Requests {
     }
 
     async fn all(&self, mut query: Query, action: Action) -> Result<Value, Refusal> {
-        // What is replayed now must not be found again when it is delivered.
-        let now_ms = now_ms();
-        query.filter.until_ms = Some(
-            query
-                .filter
-                .until_ms
-                .map_or(now_ms, |until| until.min(now_ms)),
-        );
+        if action == Action::Replay {
+            // What is replayed now must not be found again when it is delivered.
+            let now_ms = now_ms();
+            let until_ms = query.filter.until_ms;
+            query.filter.until_ms = Some(until_ms.map_or(now_ms, |until_ms| until_ms.min(now_ms)));
+        }
         let page = self
             .queue
             .find(&query.filter, query.after, query.limit)

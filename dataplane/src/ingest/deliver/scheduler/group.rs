@@ -170,7 +170,13 @@ impl Scheduler {
         }
         let best = &self.upstreams[best];
         let (priority, group) = (best.config.priority, best.group);
-        let busiest = (best.fullness() * AFFINITY_LOAD_RATIO).max(RELAXED_LOAD);
+        // One request fills a small limit: an idle upstream that has just come back is not busy for that.
+        let best_fullness = if best.in_flight == 0 {
+            0.0
+        } else {
+            best.fullness()
+        };
+        let busiest = (best_fullness * AFFINITY_LOAD_RATIO).max(RELAXED_LOAD);
         let Some(known) = self.upstreams.get_mut(known) else {
             return false;
         };
