@@ -34,10 +34,7 @@ pub(crate) fn application(name: &str) -> Application {
     }
 }
 
-pub(crate) fn ingest(
-    applications: Vec<Application>,
-    upstreams: Vec<Upstream>,
-) -> Ingest {
+pub(crate) fn ingest(applications: Vec<Application>, upstreams: Vec<Upstream>) -> Ingest {
     Ingest {
         accept: Accept {
             dialect: Dialect::Countly,
