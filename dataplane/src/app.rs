@@ -62,16 +62,10 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
     let readiness = Readiness::default();
     let listening = readiness.guard("listeners");
 
-    let workers = args
-        .workers
-        .unwrap_or_else(resources::cores)
-        .get()
-        .min(WORKERS_MAX);
-    let pressure = Pressure::new(
-        workers,
-        MemoryBudget::detect(args.memory_limit_bytes),
-        &mut registry,
-    );
+    let workers = args.workers.unwrap_or_else(resources::cores);
+    let workers = workers.get().min(WORKERS_MAX);
+    let memory = MemoryBudget::detect(args.memory_limit_bytes);
+    let pressure = Pressure::new(workers, memory, &mut registry);
     let ingest = Ingest::start(&args, &config, &pressure, &mut registry)?;
     let relay = start_relay(RelayParts {
         workers,
@@ -110,12 +104,7 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         tasks.spawn(ingest.follow_config(config.clone()));
         tasks.spawn(ingest.drain(drain.subscribe()));
     }
-    let mut addresses = Vec::new();
-    for listener in listeners {
-        tracing::info!(listener = %listener.name, address = %listener.address, "listening");
-        addresses.push((listener.name.clone(), listener.address));
-        tasks.spawn(listener.accept(relay.clone(), drain.subscribe()));
-    }
+    let addresses = accept_all(listeners, &relay, &drain, &mut tasks);
     listening.release();
     tracing::info!(gateway = %current.name, admin = %admin_address, "serving");
     Ok(Running {
@@ -126,6 +115,22 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         ingest,
         tasks,
     })
+}
+
+/// Starts accepting; returns each listener's name and address.
+fn accept_all(
+    listeners: Vec<Listener>,
+    relay: &Relay,
+    drain: &Drain,
+    tasks: &mut JoinSet<()>,
+) -> Vec<(String, SocketAddr)> {
+    let mut addresses = Vec::new();
+    for listener in listeners {
+        tracing::info!(listener = %listener.name, address = %listener.address, "listening");
+        addresses.push((listener.name.clone(), listener.address));
+        tasks.spawn(listener.accept(relay.clone(), drain.subscribe()));
+    }
+    addresses
 }
 
 struct RelayParts<'a> {

@@ -65,13 +65,20 @@ pub fn run(args: &RequestsArgs) -> ExitCode {
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) | Err(Failure::Output(_)) => ExitCode::FAILURE,
-        Err(Failure::Problem(problem)) => {
-            // When nobody reads problems either, the exit code has to do.
-            let _ = writeln!(io::stderr(), "error: {problem}");
+        Ok(false) => ExitCode::FAILURE,
+        // Whoever read the output has enough of it, as `head` does.
+        Err(Failure::Output(failure)) if failure.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::FAILURE
         }
+        Err(Failure::Output(failure)) => fail(&failure.to_string()),
+        Err(Failure::Problem(problem)) => fail(&problem),
     }
+}
+
+fn fail(problem: &str) -> ExitCode {
+    // When nobody reads problems either, the exit code has to do.
+    let _ = writeln!(io::stderr(), "error: {problem}");
+    ExitCode::FAILURE
 }
 
 /// Returns whether all was done.

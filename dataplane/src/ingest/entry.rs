@@ -158,15 +158,16 @@ fn encode<'a, I>(draft: &Draft<'_>, headers: impl Fn() -> I) -> Bytes
 where
     I: Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
 {
-    /// Longest encoded length, and what stands before the first one.
-    const LENGTH_BYTES_MAX: usize = 10;
+    // Exactly as large as it will be: bytes with room to spare are costlier to share.
+    let address_bytes = if draft.client.is_ipv4() { 4 } else { 16 };
     let mut count = 0;
-    let mut capacity = 2 + 16 + 3 * LENGTH_BYTES_MAX;
+    let mut capacity = 2 + address_bytes + draft.body.len();
+    capacity += run_bytes(draft.method.as_str().len()) + run_bytes(draft.target.len());
     for (name, value) in headers() {
         count += 1;
-        capacity += name.as_str().len() + value.len() + 2 * LENGTH_BYTES_MAX;
+        capacity += run_bytes(name.as_str().len()) + run_bytes(value.len());
     }
-    capacity += draft.method.as_str().len() + draft.target.len() + draft.body.len();
+    capacity += length_bytes(count);
     let mut out = Vec::with_capacity(capacity);
     out.push(VERSION);
     let mut flags = 0;
@@ -243,6 +244,15 @@ fn put_length(out: &mut Vec<u8>, mut length: usize) {
         length >>= 7;
     }
     out.put_u8(length as u8);
+}
+
+fn length_bytes(length: usize) -> usize {
+    (usize::BITS - length.leading_zeros()).div_ceil(7).max(1) as usize
+}
+
+/// Of a run with its length.
+fn run_bytes(length: usize) -> usize {
+    length_bytes(length) + length
 }
 
 fn put_run(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -3,17 +3,29 @@
 //! Nothing is collected: whoever asks sees each pair once and decodes only what it needs.
 
 use std::borrow::Cow;
+use std::iter;
 
 use memchr::{memchr, memchr2};
 
 /// The pairs in order, as they were sent. A name without `=` has an empty value; empty pairs are skipped.
 pub fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    text.split(|byte| *byte == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| match memchr(b'=', pair) {
+    let mut rest = text;
+    iter::from_fn(move || {
+        while rest.first() == Some(&b'&') {
+            rest = &rest[1..];
+        }
+        if rest.is_empty() {
+            return None;
+        }
+        // Bodies are mostly long values: whole words are looked at, not bytes.
+        let end = memchr(b'&', rest).unwrap_or(rest.len());
+        let (pair, after) = rest.split_at(end);
+        rest = after;
+        Some(match memchr(b'=', pair) {
             Some(at) => (&pair[..at], &pair[at + 1..]),
             None => (pair, &[][..]),
         })
+    })
 }
 
 /// What an encoded name or value says. An incomplete escape stands for itself.

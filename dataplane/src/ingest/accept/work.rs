@@ -116,10 +116,11 @@ impl<'a> Work<'a> {
         } = routed;
         let parts = &self.accept.parts;
         let id = (parts.ids)();
+        let spread = self.accept.spread.hash_one(&key);
         let entry = NewEntry {
             id,
             lane: tenant.lane.clone(),
-            key: key.clone(),
+            key,
             barrier,
             cost,
             replay_of: None,
@@ -131,10 +132,10 @@ impl<'a> Work<'a> {
                 parts.metrics.accept_took(self.began.elapsed());
                 self.success(id, success)
             }
-            Err(QueueError::Full) => self.refuse(Rejected::QueueFull, Some(&key)),
+            Err(QueueError::Full) => self.refuse(Rejected::QueueFull, Some(spread)),
             Err(QueueError::Unavailable(reason)) => {
                 tracing::debug!(%reason, "queue takes nothing");
-                self.refuse(Rejected::QueueUnavailable, Some(&key))
+                self.refuse(Rejected::QueueUnavailable, Some(spread))
             }
         }
     }
@@ -204,8 +205,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// `key`: who asks, when it is known, so that each client is told its own time.
-    fn refuse(&self, rejected: Rejected, key: Option<&[u8]>) -> Response<Body> {
+    /// `spread`: stands for who asks, when it is known, so that each client is told its own time.
+    fn refuse(&self, rejected: Rejected, spread: Option<u64>) -> Response<Body> {
         self.accept.parts.metrics.rejected(rejected.name());
         let busy = StatusCode::SERVICE_UNAVAILABLE;
         let (status, field, text) = match rejected {
@@ -239,7 +240,7 @@ impl<'a> Work<'a> {
         if status != busy {
             return response;
         }
-        let spread = key.map_or_else(|| fastrand::u64(..), |key| self.accept.spread.hash_one(key));
+        let spread = spread.unwrap_or_else(|| fastrand::u64(..));
         answer::with_retry_after(response, spread)
     }
 

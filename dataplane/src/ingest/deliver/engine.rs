@@ -292,6 +292,9 @@ impl Engine {
 
     /// Gives up what is under way, and records what is known.
     async fn end(mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.event(event);
+        }
         let given_up = self.scheduler.in_flight();
         self.tasks.shutdown().await;
         let recording = async {

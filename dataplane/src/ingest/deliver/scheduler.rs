@@ -184,7 +184,14 @@ impl Scheduler {
                         self.refresh(id, now);
                     }
                 }
-                Timer::Group(id) => self.unblock(id),
+                Timer::Group(id) => {
+                    if let Some(group) = self.groups.get_mut(id)
+                        && group.timer == Some(at)
+                    {
+                        group.timer = None;
+                        self.unblock(id);
+                    }
+                }
             }
         }
     }
@@ -413,7 +420,10 @@ impl Scheduler {
         let group = &mut self.groups[id];
         group.blocked = Some(held);
         group.flow.leave();
-        if let Some(until) = held.until {
+        if let Some(until) = held.until
+            && group.timer.is_none_or(|set| until < set)
+        {
+            group.timer = Some(until);
             self.timers.push(Reverse((until, Timer::Group(id))));
         }
     }

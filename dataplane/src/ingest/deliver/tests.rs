@@ -20,6 +20,7 @@ use crate::store::queue::{EntryId, Lane, NewEntry, Queue};
 
 mod calls;
 mod delivery;
+mod embedded;
 pub(crate) mod fixtures;
 pub(crate) mod memory;
 mod process;

@@ -32,6 +32,15 @@ fn any_request() -> impl Strategy<Value = StoredRequest> {
 
 proptest! {
     #[test]
+    fn lengths_take_as_many_bytes_as_said(length in prop_oneof![0..300_usize, any::<usize>()]) {
+        let mut out = Vec::new();
+        put_length(&mut out, length);
+        prop_assert_eq!(out.len(), length_bytes(length));
+        let mut stored = Bytes::from(out);
+        prop_assert_eq!(super::length(&mut stored), Ok(length));
+    }
+
+    #[test]
     fn what_is_stored_comes_back(request in any_request()) {
         prop_assert_eq!(StoredRequest::decode(request.encode()), Ok(request));
     }

@@ -174,8 +174,11 @@ mod tests {
 
     use super::*;
 
-    /// Decodes bytes that arrive in pieces: the body, and what is left behind it. `None`: it did not end.
-    fn decode(pieces: &[&[u8]]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Malformed> {
+    /// The body, and what is left behind it.
+    type Decoded = (Vec<u8>, Vec<u8>);
+
+    /// Decodes bytes that arrive in pieces. `None`: the body did not end.
+    fn decode(pieces: &[&[u8]]) -> Result<Option<Decoded>, Malformed> {
         let mut decoder = Decoder::default();
         let mut buffer = BytesMut::new();
         let mut body = Vec::new();

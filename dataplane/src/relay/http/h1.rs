@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use super::head::{Framing, Head};
 use super::route::{self, Target};
+use super::websocket::{self, Decided};
 use super::wire::{Incoming, Next, Wire};
 use super::write::{Asked, respond};
-use super::{Place, h2, websocket};
+use super::{Place, h2};
 use crate::drain::{Phase, Watcher};
 use crate::ingest::accept::{Accept, KeptConnection, Peer};
 use crate::relay::connection;
@@ -65,7 +66,9 @@ pub async fn run(wire: Rc<Wire>, peer: Peer, permit: OwnedSemaphorePermit, place
                         Ok(upgrade) => return connection.become_websocket(upgrade, place),
                         Err(after) => after,
                     },
-                    target => Box::pin(connection.serve(*head, target)).await,
+                    target @ (Target::Api | Target::Ingest(_) | Target::Nobody) => {
+                        Box::pin(connection.serve(*head, target)).await
+                    }
                 }
             }
             Next::Http2 => return connection.go_on_as_http2(place).await,
@@ -170,14 +173,16 @@ impl Connection {
             websocket::decide(worker, &head.parts)
         } else {
             let text = "an upgrade has no body";
-            Err(route::text(StatusCode::BAD_REQUEST, text).map(route::whole))
+            Decided::Refused(route::text(StatusCode::BAD_REQUEST, text).map(route::whole))
         };
         match decided {
-            Ok((upgrade, response)) => match respond(&self.wire, &asked, response).await {
-                Ok(_) => Ok(upgrade),
-                Err(_) => Err(After::Close),
-            },
-            Err(response) => {
+            Decided::Upgrade(upgrade, response) => {
+                match respond(&self.wire, &asked, response).await {
+                    Ok(_) => Ok(upgrade),
+                    Err(_) => Err(After::Close),
+                }
+            }
+            Decided::Refused(response) => {
                 let has_read_all = self.wire.finish_body();
                 asked.keep_alive &= has_read_all;
                 Err(match respond(&self.wire, &asked, response).await {

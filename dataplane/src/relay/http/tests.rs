@@ -159,19 +159,19 @@ pub(crate) fn gateway(ingest: Option<Arc<Ingest>>, anonymous: bool) -> GatewayCo
     config
 }
 
-async fn start() -> Server {
-    start_with(Setup::default()).await
+fn start() -> Server {
+    start_with(Setup::default())
 }
 
-async fn start_ingest(change: impl FnOnce(&mut Ingest)) -> Server {
+fn start_ingest(change: impl FnOnce(&mut Ingest)) -> Server {
     start_with(Setup {
         ingest: Some(accept::countly::tests::config(change)),
         ..Setup::default()
     })
-    .await
 }
 
-async fn start_with(setup: Setup) -> Server {
+/// To be called within a runtime, on which the listener runs.
+fn start_with(setup: Setup) -> Server {
     let mut registry = Registry::default();
     let config = gateway(setup.ingest, setup.anonymous);
     let (sender, config) = watch::channel(Arc::new(config));

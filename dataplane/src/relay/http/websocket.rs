@@ -21,30 +21,39 @@ pub struct Upgrade {
     pub admitted: Admitted,
 }
 
-pub fn decide(
-    worker: &Rc<Worker>,
-    request: &request::Parts,
-) -> Result<(Upgrade, Response<Body>), Response<Body>> {
+pub enum Decided {
+    /// The answer is 101.
+    Upgrade(Upgrade, Response<Body>),
+    Refused(Response<Body>),
+}
+
+pub fn decide(worker: &Rc<Worker>, request: &request::Parts) -> Decided {
+    let refuse = |status, why| Decided::Refused(text(status, why).map(whole));
     if request.method != Method::GET {
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        return Err(text(status, "use GET with a WebSocket upgrade").map(whole));
+        return refuse(status, "use GET with a WebSocket upgrade");
     }
     let upgrade::Upgrade {
         encoding,
         accept,
         subprotocol,
-    } = upgrade::check(&request.headers, request.uri.query())
-        .map_err(|problem| text(problem.status, problem.text).map(whole))?;
-    let admitted = worker.shared().admit().map_err(|refused| {
-        worker.metrics().refused(refused);
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        let mut response = text(status, "not taking connections now").map(whole);
-        let seconds = worker.shared().retry_after_seconds(refused);
-        let headers = response.headers_mut();
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        response
-    })?;
+    } = match upgrade::check(&request.headers, request.uri.query()) {
+        Ok(upgrade) => upgrade,
+        Err(problem) => return refuse(problem.status, problem.text),
+    };
+    let admitted = match worker.shared().admit() {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            worker.metrics().refused(refused);
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let mut response = text(status, "not taking connections now").map(whole);
+            let seconds = worker.shared().retry_after_seconds(refused);
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            return Decided::Refused(response);
+        }
+    };
     let mut response = Response::new(Body::whole(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -57,5 +66,5 @@ pub fn decide(
             HeaderValue::from_static(subprotocol),
         );
     }
-    Ok((Upgrade { encoding, admitted }, response))
+    Decided::Upgrade(Upgrade { encoding, admitted }, response)
 }

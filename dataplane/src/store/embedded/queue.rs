@@ -1,9 +1,9 @@
 //! The queue on a local disk: an own log of segments, written by one thread with group commit.
 //!
-//! Parts: `front` and `writer` (appends), `state` (what is known, in memory), `settler` (verdicts), `lookup` (searches),
-//! `upkeep`, `retention` and `compact` (what goes), `recovery` (the start). Files of a segment: `log`, `index`, `verdicts`,
-//! `checkpoint`. Memory does not grow with the number of waiting entries. Five threads do all disk I/O; callers wait for them
-//! without blocking, from any runtime or none. A lock file keeps a second process out.
+//! Parts: `front` and `writer` (appends), `state` (what is known, in memory), `settler` (verdicts), `lookup`
+//! (searches), `upkeep`, `retention` and `compact` (what goes), `recovery` (the start). Files of a segment: `log`,
+//! `index`, `verdicts`, `checkpoint`. Memory does not grow with the number of waiting entries. Five threads do all disk
+//! I/O; callers wait for them without blocking, from any runtime or none. A lock file keeps a second process out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -54,7 +54,7 @@ use self::jobs::{Jobs, JobsReceiver};
 use self::limits::{ENTRY_BYTES_MAX, NAME_BYTES_MAX, READS_MAX, SEARCHES_MAX};
 use self::settler::{Settle, Settler};
 use self::shared::{Parts, Shared};
-use self::state::{Claiming, settled};
+use self::state::Claiming;
 use self::upkeep::Keeper;
 use self::verdicts::{Record, What};
 use self::writer::Writer;
@@ -281,26 +281,20 @@ impl Queue for EmbeddedQueue {
 
     async fn claim(&self, lane: &Lane, limits: ClaimLimits) -> Result<Vec<Claimed>, QueueError> {
         let mut claiming = Claiming::default();
-        let (id, complete) = {
+        let (id, complete, known) = {
             let mut state = self.shared.state.lock();
             let Some(id) = state.find_lane(lane) else {
                 return Ok(Vec::new());
             };
             let complete = state.claim(id, limits, &mut claiming).is_none();
-            let known = complete && state.refresh(id).is_none();
-            drop(state);
-            if complete && !known {
-                let ahead =
-                    move |shared: &Shared, unpacker: &mut Unpacker| shared.refresh(id, unpacker);
-                self.shared.reads.hint(ahead);
-            }
-            (id, complete)
+            (id, complete, complete && state.refresh(id).is_none())
         };
-        // What is at hand goes out at once; what must be read is for the next call.
+        // What is at hand goes out at once; what must be read is read meanwhile, for the next call.
         if complete || !claiming.claimed.is_empty() {
-            if !complete {
-                let ahead =
-                    move |shared: &Shared, unpacker: &mut Unpacker| shared.refresh(id, unpacker);
+            if !known {
+                let ahead = move |shared: &Shared, unpacker: &mut Unpacker| {
+                    shared.refresh(id, unpacker);
+                };
                 self.shared.reads.hint(ahead);
             }
             return Ok(claiming.claimed);
@@ -351,7 +345,7 @@ impl Queue for EmbeddedQueue {
     async fn settle(&self, verdicts: Vec<(Token, Verdict)>) -> Result<(), QueueError> {
         let records = verdicts
             .into_iter()
-            .map(|(token, verdict)| (token, settled(verdict)))
+            .map(|(token, verdict)| (token, What::Settled(verdict)))
             .collect();
         self.record(records).await
     }
@@ -371,7 +365,7 @@ impl Queue for EmbeddedQueue {
             ordinal: located.row.ordinal,
             lane_number: located.lane_number,
             request_bytes: located.row.request_bytes,
-            what: settled(verdict),
+            what: What::Settled(verdict),
         };
         let (done, answer) = oneshot::channel();
         let seq = located.seq;

@@ -55,6 +55,10 @@ pub(super) struct Answered {
     end: End,
 }
 
+/// Failures that are not the request's own make it wait no longer than so many: the upstream's limits decide then how
+/// often it is asked.
+const OTHERS_FAILURES_MAX: u32 = 3;
+
 impl Engine {
     pub(super) fn send(&mut self, dispatch: Dispatch, now: Instant) {
         let mut answered = Answered {
@@ -136,10 +140,16 @@ impl Engine {
                 self.settle(&answered, Outcome::Parked, reason.name(), attempts, now);
             }
             verdict::Verdict::Retry { reason, after } => {
+                let own = attempts > answered.attempts;
+                let failures = answered.failures.saturating_add(1);
                 let pause = backoff(
                     answered.delivery.backoff_initial,
                     answered.delivery.backoff_max,
-                    answered.failures.saturating_add(1),
+                    if own {
+                        failures
+                    } else {
+                        failures.min(OTHERS_FAILURES_MAX)
+                    },
                     fastrand::f64(),
                 );
                 let pause = after.map_or(pause, |after| pause.max(after));

@@ -49,6 +49,9 @@ impl Engine {
             match change {
                 UpstreamChange::Added(id, label, upstream) => self.add_server(id, label, &upstream),
                 UpstreamChange::Changed(id, upstream) => {
+                    if !self.servers.contains_key(&id) {
+                        self.scheduler.set_healthy(id, false);
+                    }
                     if let Some(state) = self.servers.get_mut(&id)
                         && state.health != upstream.health
                     {

@@ -56,8 +56,8 @@ fn who_comes_back_does_not_catch_up() {
 fn a_newcomer_waits_for_one_request_of_each_at_most() {
     let mut queue = FairQueue::default();
     let mut flows = vec![Flow::default(); 11];
-    for id in 0..10 {
-        queue.enter(id, &mut flows[id]);
+    for (id, flow) in flows.iter_mut().enumerate().take(10) {
+        queue.enter(id, flow);
     }
     for _ in 0..95 {
         let id = queue.first(|id| flows.get(id).copied()).unwrap();

@@ -77,6 +77,8 @@ pub(super) struct Group {
     pub(super) flow: Flow,
     /// None of its upstreams takes a request.
     pub(super) blocked: Option<Held>,
+    /// The earliest of its timers that is set.
+    pub(super) timer: Option<Instant>,
     share: f64,
     /// The two applications that sent last.
     recent: [Option<(ApplicationId, Instant)>; 2],

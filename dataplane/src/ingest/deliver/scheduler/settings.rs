@@ -165,7 +165,7 @@ impl Scheduler {
                     let upstream = &mut self.upstreams[id];
                     upstream.limiter.reconfigure(settings);
                     if upstream.config != *wanted {
-                        if wanted.health.is_none() {
+                        if upstream.config.health.is_some() && wanted.health.is_none() {
                             upstream.healthy = true;
                         }
                         upstream.config = Arc::clone(wanted);

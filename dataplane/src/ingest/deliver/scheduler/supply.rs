@@ -5,7 +5,7 @@
 //! are not being sent give theirs back and read them again later.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -27,6 +27,8 @@ const LANE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Ready entries of all lanes that are aimed at, and of one lane: enough to keep sending while the next claim is under way.
 const READY_AIM: usize = 16 * 1024;
 const LANE_READY_MAX: usize = 256;
+/// How often lanes are claimed from although nothing speaks for it.
+const THOROUGH_INTERVAL: Duration = Duration::from_secs(10);
 /// Calls to the store at a time.
 const CALLS_MAX: usize = 16;
 
@@ -59,6 +61,7 @@ pub(super) struct Supply {
     /// Where requests are forgotten next.
     hand: LaneId,
     scan: u64,
+    thorough_at: Option<Instant>,
 }
 
 /// A claim to make.
@@ -82,6 +85,10 @@ impl Scheduler {
     pub(in crate::ingest::deliver) fn scanned(&mut self, stats: Vec<LaneStats>, now: Instant) {
         self.supply.scan += 1;
         let scan = self.supply.scan;
+        let thorough = self.supply.thorough_at.is_none_or(|at| now >= at);
+        if thorough {
+            self.supply.thorough_at = Some(now + THOROUGH_INTERVAL);
+        }
         for stats in stats {
             let id = match self.lane_of.get(&stats.lane) {
                 Some(id) => *id,
@@ -90,12 +97,13 @@ impl Scheduler {
             };
             let lane = &mut self.lanes[id];
             lane.supply.seen_in = scan;
-            lane.supply.waiting = stats.waiting;
+            let before = std::mem::replace(&mut lane.supply.waiting, stats.waiting);
             lane.supply.parked = stats.parked;
             lane.supply.oldest_ms = stats.oldest_ms;
-            // Verdicts under way may be counted as waiting or not: rather claim in vain than miss an entry.
-            let known = lane.window.len() - lane.window.settling();
-            if stats.waiting > known as u64 {
+            // Verdicts under way may be counted as waiting or not, and what an operator has dismissed is known here and
+            // waits no more: rather claim in vain than miss an entry.
+            let known = (lane.window.len() - lane.window.settling()) as u64;
+            if stats.waiting != known || stats.waiting > before || thorough {
                 lane.supply.exhausted = false;
                 lane.supply.again = lane.supply.claiming;
                 self.feed(id);

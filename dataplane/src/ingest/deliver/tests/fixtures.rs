@@ -47,8 +47,8 @@ pub(crate) fn ingest(applications: Vec<Application>, upstreams: Vec<Upstream>) -
         },
         durability: Durability::Memory,
         retention: RetentionBudget {
-            time: Duration::from_secs(60),
-            bytes: 1,
+            time: Duration::from_secs(3_600),
+            bytes: 1 << 30,
         },
         requests_per_minute: None,
         delivery: Delivery {

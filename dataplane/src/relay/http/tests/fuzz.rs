@@ -43,7 +43,7 @@ fn no_bytes_do_harm() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let server = runtime.block_on(start());
+    let server = runtime.block_on(async { start() });
     let mut runner = TestRunner::new(ProptestConfig::with_cases(400));
     let outcome = runner.run(&vec(piece(), 0..14), |pieces| {
         let bytes = pieces.concat();

@@ -25,7 +25,7 @@ fn request(method: Method, target: &str, body: &'static str) -> Request<Full<Byt
 
 #[tokio::test]
 async fn by_prior_knowledge() {
-    let server = start().await;
+    let server = start();
     let mut sender = client(&server).await;
     let mut answers = Vec::new();
     for _ in 0..50 {
@@ -62,7 +62,7 @@ async fn by_prior_knowledge() {
 
 #[tokio::test]
 async fn limits_hold_for_http2() {
-    let server = start_ingest(|ingest| ingest.accept.body_bytes = 1_000).await;
+    let server = start_ingest(|ingest| ingest.accept.body_bytes = 1_000);
     let mut sender = client(&server).await;
     let large = Request::builder()
         .method("POST")
@@ -93,7 +93,7 @@ async fn limits_hold_for_http2() {
 
 #[tokio::test]
 async fn a_client_that_cancels_all_it_asks_is_cut() {
-    let server = start().await;
+    let server = start();
     *server.queue.delay.lock() = Duration::from_secs(2);
     // Frames by hand: a request and its cancellation, ten thousand times.
     let mut socket = server.connect().await;
@@ -121,7 +121,7 @@ async fn a_client_that_cancels_all_it_asks_is_cut() {
 
 #[tokio::test]
 async fn a_drain_ends_http2_connections() {
-    let server = start().await;
+    let server = start();
     *server.queue.delay.lock() = Duration::from_millis(400);
     let mut sender = client(&server).await;
     let under_way = sender.send_request(request(Method::POST, "/i", FORM));
@@ -142,8 +142,7 @@ async fn by_agreement_over_tls() {
     let server = start_with(Setup {
         tls: Some(Arc::new(certificates)),
         ..Setup::default()
-    })
-    .await;
+    });
     let tls = async |protocols: &[&str]| {
         let version = &rustls::version::TLS13;
         let trusting = crate::tls::tests::trusting(&issued, version, protocols);

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn heads_are_bounded() {
-    let server = start().await;
+    let server = start();
     let line = format!("X: {}\r\n", "y".repeat(1_000));
     let huge = format!("GET / HTTP/1.1\r\nHost: a\r\n{}", line.repeat(1_000));
     let answered = server.exchange(huge).await;
@@ -25,7 +25,7 @@ async fn heads_are_bounded() {
 
 #[tokio::test]
 async fn bodies_are_bounded_and_the_refusal_arrives() {
-    let server = start_ingest(|ingest| ingest.accept.body_bytes = 100_000).await;
+    let server = start_ingest(|ingest| ingest.accept.body_bytes = 100_000);
     let body = format!("{FORM}&x={}", "y".repeat(99_900));
     assert!(body.len() < 100_000);
     assert_eq!(server.exchange(post(&body)).await.statuses(), [200]);
@@ -50,7 +50,7 @@ async fn bodies_are_bounded_and_the_refusal_arrives() {
 
 #[tokio::test]
 async fn a_queue_that_takes_nothing_is_said_so() {
-    let server = start().await;
+    let server = start();
     for (refusal, reason) in [
         (QueueError::Full, "QueueFull"),
         (QueueError::Unavailable("disk".into()), "QueueUnavailable"),
@@ -83,7 +83,7 @@ async fn a_queue_that_takes_nothing_is_said_so() {
 
 #[tokio::test]
 async fn concurrent_requests_are_bounded() {
-    let server = start_ingest(|ingest| ingest.accept.concurrent_requests = 2).await;
+    let server = start_ingest(|ingest| ingest.accept.concurrent_requests = 2);
     *server.queue.delay.lock() = Duration::from_millis(500);
     let (first, second) = (server.exchange(post(FORM)), server.exchange(post(FORM)));
     let third = async {
@@ -107,8 +107,7 @@ async fn connections_beyond_the_kept_ones_end_with_their_answer() {
     let server = start_with(Setup {
         connections_max: 1,
         ..Setup::default()
-    })
-    .await;
+    });
     let mut kept = server.connect().await;
     kept.write_all(post(FORM).as_bytes()).await.expect("open");
     let answered = read_all(&mut kept).await;
@@ -126,8 +125,7 @@ async fn kept_connections_hold_no_handshake_permits() {
     let server = start_with(Setup {
         connections_max: 10_000,
         ..Setup::default()
-    })
-    .await;
+    });
     let before = server.relay.handshakes.available_permits();
     let mut sockets = Vec::new();
     for _ in 0..20 {
@@ -142,7 +140,7 @@ async fn kept_connections_hold_no_handshake_permits() {
 
 #[tokio::test]
 async fn a_drain_lets_requests_finish_and_closes_the_rest() {
-    let server = start().await;
+    let server = start();
     *server.queue.delay.lock() = Duration::from_millis(400);
     let mut idle = server.connect().await;
     idle.write_all(post(FORM).as_bytes()).await.expect("open");
@@ -163,7 +161,7 @@ async fn a_drain_lets_requests_finish_and_closes_the_rest() {
 /// Slow heads are cut by the clock; slow bodies have tests of their own, on paused time.
 #[tokio::test]
 async fn a_head_that_does_not_end_is_given_up() {
-    let server = start().await;
+    let server = start();
     let mut socket = server.connect().await;
     let began = std::time::Instant::now();
     let trickle = async {
@@ -197,7 +195,7 @@ async fn a_head_that_does_not_end_is_given_up() {
 
 #[tokio::test]
 async fn a_changed_configuration_counts_at_once() {
-    let server = start().await;
+    let server = start();
     assert_eq!(server.exchange(post(FORM)).await.statuses(), [200]);
     server.config.send_modify(|config| {
         let mut changed = GatewayConfig::clone(config);

@@ -10,7 +10,7 @@ use crate::ingest::proxy::ProxyError;
 
 #[tokio::test]
 async fn a_request_is_stored_as_it_came_and_acknowledged() {
-    let server = start().await;
+    let server = start();
     let answered = server
         .exchange(
             "POST /i?app_key=abc&b=%20+ HTTP/1.1\r\nHost: gateway\r\nUser-Agent: Sdk/1\r\n\
@@ -71,7 +71,7 @@ async fn a_request_is_stored_as_it_came_and_acknowledged() {
 
 #[tokio::test]
 async fn one_after_another_and_all_at_once() {
-    let server = start().await;
+    let server = start();
     let answered = server.exchange(post(FORM).repeat(200)).await;
     assert_eq!(answered.statuses(), [200; 200]);
     assert_eq!(server.queue.take().len(), 200);
@@ -91,7 +91,7 @@ async fn one_after_another_and_all_at_once() {
 
 #[tokio::test]
 async fn old_clients_and_those_that_close() {
-    let server = start().await;
+    let server = start();
     let target = "/i?app_key=abc&device_id=d";
     let old = server
         .exchange(format!("GET {target} HTTP/1.0\r\n\r\n"))
@@ -119,7 +119,7 @@ async fn old_clients_and_those_that_close() {
 
 #[tokio::test]
 async fn a_client_that_asks_before_it_sends() {
-    let server = start().await;
+    let server = start();
     let head = |length: usize, version| {
         format!(
             "POST /i HTTP/1.{version}\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: {length}\r\n\r\n"
@@ -148,7 +148,7 @@ async fn a_client_that_asks_before_it_sends() {
 
 #[tokio::test]
 async fn browsers_ask_first() {
-    let server = start().await;
+    let server = start();
     let answered = server
         .exchange("OPTIONS /i HTTP/1.1\r\nHost: a\r\n\r\n")
         .await;
@@ -192,7 +192,7 @@ fn full(text: &'static str) -> crate::ingest::proxy::Body {
 
 #[tokio::test]
 async fn proxied_calls_have_the_upstreams_answer() {
-    let server = start().await;
+    let server = start();
     upstream(&server, |target| match target {
         "/o/busy" => Err(ProxyError::Busy),
         "/o/late" => Err(ProxyError::Timeout),
@@ -266,7 +266,7 @@ async fn proxied_calls_have_the_upstreams_answer() {
 #[tokio::test]
 async fn the_relays_paths_stay_the_relays() {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-    let with_ingest = start().await;
+    let with_ingest = start();
     assert_eq!(
         with_ingest
             .exchange(get("/connection/websocket"))
@@ -314,8 +314,7 @@ async fn the_relays_paths_stay_the_relays() {
     let without = start_with(Setup {
         ingest: None,
         ..Setup::default()
-    })
-    .await;
+    });
     assert_eq!(
         without
             .exchange(get("/i?app_key=abc&device_id=d"))
@@ -327,8 +326,7 @@ async fn the_relays_paths_stay_the_relays() {
     let closed = start_with(Setup {
         anonymous: false,
         ..Setup::default()
-    })
-    .await;
+    });
     assert_eq!(closed.exchange(upgrade).await.statuses(), [404]);
     assert_eq!(closed.exchange(post(FORM)).await.statuses(), [200]);
 }
@@ -341,8 +339,7 @@ async fn generic_requests() {
             application_key: Some(RequestPart::Header("x-app-key".into())),
             ordering_key: Some(RequestPart::Header("x-device".into())),
         });
-    })
-    .await;
+    });
     let ask = |line: &str, headers: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
     let answered = server
         .exchange(ask("DELETE /hook/a?b", "X-App-Key: abc\r\nX-Device: d\r\n"))

@@ -327,8 +327,7 @@ impl Packer {
         self.packed.shrink_to(BUFFER_KEPT_BYTES);
         self.packed.reserve(zstd::zstd_safe::compress_bound(length));
         let done = packer.compress_to_buffer(&self.requests, &mut self.packed);
-        let worth = done.is_ok_and(|packed| packed < length - length / 16);
-        worth
+        done.is_ok_and(|packed| packed < length - length / 16)
     }
 }
 

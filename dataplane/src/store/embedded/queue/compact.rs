@@ -1,4 +1,5 @@
-//! Rewrites a segment with only what must stay, so that a few waiting entries do not keep the disk full.
+//! Rewrites a segment with only what must stay, so that a few waiting entries do not keep the disk full; and with larger
+//! blocks, so that requests which came one by one are compressed together.
 //!
 //! Entries keep their segment, their ordinals and so their tokens. The new log takes the old one's place by a rename;
 //! until then the old one counts, and both fit the verdict file. Verdicts of entries that went are removed only after
@@ -58,7 +59,7 @@ pub(super) fn compact(
     for (ordinal, ..) in &new.left {
         left.set(*ordinal);
     }
-    {
+    let all = {
         let mut state = shared.state.lock();
         let path = shared.layout.path(seq, Kind::Log);
         if let Err(error) = shared.disk.rename(&temporary, &path) {
@@ -67,8 +68,12 @@ pub(super) fn compact(
             return Err(error);
         }
         state.forget_opened(seq);
-        state.change(seq, |segment| {
+        let before = state.change(seq, |segment| {
+            let before = segment.entries;
             segment.generation = generation;
+            segment.blocks = new.index.blocks() as u32;
+            // The checkpoint is of the old log.
+            segment.records = u64::from(segment.verdicts_bytes > 0) * (u64::MAX / 2);
             segment.log_bytes = new.length;
             segment.body = Body::Sealed(Arc::new(Opened {
                 generation,
@@ -77,9 +82,11 @@ pub(super) fn compact(
             }));
             segment.damaged.clear();
             segment.recount(&new.left);
+            before
         });
         state.release_lost(seq, |ordinal| left.get(ordinal));
-    }
+        before == Some(new.left.len() as u32)
+    };
     info!(
         segment = seq,
         entries = new.left.len(),
@@ -87,8 +94,10 @@ pub(super) fn compact(
         "compacted a segment"
     );
     shared.layout.sync_dir()?;
-    // At shutdown it stays as it is: it fits both.
-    drop(shared.settles.push(Settle::Rewrite { seq, left }));
+    if !all {
+        // At shutdown it stays as it is: it fits both.
+        shared.settles.push(Settle::Rewrite { seq, left }).ok();
+    }
     Ok(())
 }
 

@@ -138,7 +138,9 @@ impl Front {
 
     pub(super) fn is_accepting(&self) -> bool {
         let pending = self.pending.lock();
-        !pending.closed && !pending.full && pending.failing.is_none()
+        let failing = pending.failing.as_ref();
+        let refuses = failing.is_some_and(|failing| Instant::now() < failing.until);
+        !pending.closed && !pending.full && !refuses
     }
 }
 

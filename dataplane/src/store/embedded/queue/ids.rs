@@ -1,7 +1,7 @@
 //! Makes entry ids.
 //!
-//! Ids of one process only grow, also when the clock steps back, and begin above the last id that the store holds. Within
-//! a millisecond, and while the clock is behind, the last id is counted up by a random step.
+//! Ids of one process only grow, also when the clock steps back, and begin above the last id that the store holds.
+//! Within a millisecond, and while the clock is behind, the last id is counted up by a random step.
 
 use parking_lot::Mutex;
 

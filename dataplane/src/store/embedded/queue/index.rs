@@ -112,6 +112,7 @@ pub(super) struct Summary {
     pub(super) segment: u64,
     pub(super) generation: u32,
     pub(super) log_bytes: u64,
+    pub(super) blocks: u32,
     pub(super) next_ordinal: u32,
     pub(super) max_id: EntryId,
     pub(super) min_ms: u64,
@@ -129,6 +130,7 @@ impl Summary {
         body.extend_from_slice(&self.max_id.0.to_le_bytes());
         for number in [
             self.log_bytes,
+            u64::from(self.blocks),
             u64::from(self.next_ordinal),
             self.min_ms,
             self.max_ms,
@@ -186,6 +188,7 @@ impl Summary {
             generation: reader.u32()?,
             max_id: EntryId(reader.u128()?),
             log_bytes: reader.varint()?,
+            blocks: reader.varint32()?,
             next_ordinal: reader.varint32()?,
             min_ms: reader.varint()?,
             max_ms: reader.varint()?,

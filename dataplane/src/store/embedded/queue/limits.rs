@@ -69,6 +69,14 @@ pub(super) const SETTLES_MAX: usize = 1 << 16;
 pub(super) const COMPACT_PART: u64 = 2;
 pub(super) const COMPACT_PART_SHORT: u64 = 8;
 
+/// A finished segment of small, badly compressed blocks is rewritten once with larger ones: requests that came one by one
+/// are alike only to each other. Smaller segments, larger blocks and better compression are not worth it.
+pub(super) const REPACK_LOG_BYTES: u64 = 1 << 20;
+pub(super) const REPACK_BLOCK_BYTES: u64 = BLOCK_REQUEST_BYTES as u64 / 4;
+pub(super) const REPACK_RATIO: u64 = 3;
+/// After it could not be done.
+pub(super) const REPACK_PAUSE: Duration = Duration::from_secs(60);
+
 pub(super) fn segment_bytes(budget_bytes: u64) -> u64 {
     let largest = (budget_bytes / SEGMENTS_MAX).clamp(SEGMENT_BYTES, SEGMENT_BYTES_MAX);
     (budget_bytes / SEGMENTS_MIN).clamp(1 << 20, largest)

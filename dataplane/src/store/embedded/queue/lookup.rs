@@ -242,8 +242,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Looks through a segment. `Some`: it broke off, and what was accepted at or after that time has not all been seen;
-    /// `later_ms` is when the segments after it begin.
+    /// Looks through a segment. `Some`: it broke off, and what was accepted at or after that time has not all been
+    /// seen; `later_ms` is when the segments after it begin.
     fn visit(&mut self, candidate: &Candidate, later_ms: u64) -> io::Result<Option<u64>> {
         if self.is_beyond(candidate.min_ms) {
             return Ok(None);

@@ -1,8 +1,8 @@
 //! Finds the segments of a directory and what they hold, at the start.
 //!
-//! Finished segments are known by their index's summary and their checkpoint; only what came after is read. A log without
-//! index is scanned once: a torn tail is cut off, damage within is stepped over and reported. Nothing that is found makes
-//! the start fail but a directory that cannot be read and files of a later version.
+//! Finished segments are known by their index's summary and their checkpoint; only what came after is read. A log
+//! without index is scanned once: a torn tail is cut off, damage within is stepped over and reported. Nothing that is
+//! found makes the start fail but a directory that cannot be read and files of a later version.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::OpenError;
 use super::bits::Bits;
+use super::block::Row;
 use super::checkpoint::Checkpoint;
 use super::disk::{Kind, Layout, read_at, remove};
 use super::index::{Index, Place, Summary};
@@ -113,20 +114,20 @@ fn recover_segment(layout: &Layout, seq: u64, recovered: &mut Recovered) -> io::
     let fits = |summary: &Summary| {
         summary.segment == id && summary.generation == generation && summary.log_bytes == length
     };
-    let mut segment = match summary.filter(fits) {
+    let (mut segment, left) = match summary.filter(fits) {
         Some(summary) => {
             let mut segment = Segment::new(seq, id, generation, Body::Indexed);
             let state = &mut recovered.state;
             segment.count_summary(&summary, |lane| state.lane_id(lane));
             segment.index_bytes = file_bytes(index.as_ref())?;
-            segment
+            (segment, None)
         }
         None => match scan(&file, seq, id, generation, length, recovered)? {
-            Some(segment) => segment,
+            Some((segment, left)) => (segment, Some(left)),
             None => return Ok(Found::Nothing),
         },
     };
-    recover_verdicts(layout, &mut segment, &file)?;
+    recover_verdicts(layout, &mut segment, &file, left)?;
     segment.drop_unneeded();
     Ok(Found::Segment(Box::new(segment)))
 }
@@ -143,7 +144,7 @@ fn file_bytes(file: Option<&File>) -> io::Result<u64> {
     file.map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))
 }
 
-/// A log without an index that fits. `None`: there is no entry in it.
+/// A log without an index that fits, and the ordinals in it. `None`: there is no entry in it.
 fn scan(
     file: &File,
     seq: u64,
@@ -151,17 +152,19 @@ fn scan(
     generation: u32,
     length: u64,
     recovered: &mut Recovered,
-) -> io::Result<Option<Segment>> {
+) -> io::Result<Option<(Segment, Bits)>> {
     // What it counts is put into place when it is known how much is good.
     let placeholder = Body::Indexed;
     let mut segment = Segment::new(seq, id, generation, placeholder);
     let mut index = Index::default();
+    let mut left = Bits::default();
     let state = &mut recovered.state;
     let scanned = log::scan(file, id, true, |offset, head, rows| {
         let max_id = rows.iter().map(|row| row.id).max();
         let lane = state.lane_id(&head.lane);
         segment.count(lane, head, max_id.unwrap_or(EntryId(0)));
         index.add(head.lane_number, Place::new(offset, head));
+        add_ordinals(&mut left, rows);
     })?;
     if scanned.damaged > 0 {
         error!(
@@ -185,20 +188,19 @@ fn scan(
         file: Arc::new(file.try_clone()?),
         index,
     }));
-    Ok(Some(segment))
+    Ok(Some((segment, left)))
 }
 
-fn recover_verdicts(layout: &Layout, segment: &mut Segment, log: &File) -> io::Result<()> {
+/// `left`: the ordinals that are in the log, where it was scanned. Then the log may be another than the one that the
+/// checkpoint was made of, and verdicts may be of entries that are lost.
+fn recover_verdicts(
+    layout: &Layout,
+    segment: &mut Segment,
+    log: &File,
+    left: Option<Bits>,
+) -> io::Result<()> {
+    let checkpoint = read_checkpoint(layout, segment)?.filter(|_| left.is_none());
     let path = layout.path(segment.seq, Kind::Verdicts);
-    let checkpoint_path = layout.path(segment.seq, Kind::Checkpoint);
-    let checkpoint = match fs::read(&checkpoint_path) {
-        Ok(data) => {
-            segment.checkpoint_bytes = data.len() as u64;
-            Checkpoint::decode(&data.into())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
     let file = open_existing(&path)?;
     let generation = match &file {
         Some(file) => verdicts::read_header(file, segment.id)?,
@@ -208,30 +210,26 @@ fn recover_verdicts(layout: &Layout, segment: &mut Segment, log: &File) -> io::R
         // Without its beginning it was never written, or is another segment's.
         remove(&path);
         if let Some(checkpoint) = checkpoint {
+            segment.verdicts_generation = checkpoint.verdicts_generation.wrapping_add(1);
             segment.restore(checkpoint);
-            segment.verdicts_generation += 1;
             segment.records = u64::MAX / 2;
         }
         return Ok(());
     };
     let length = file.metadata()?.len();
     segment.verdicts_generation = generation;
+    let first = verdicts::HEADER_BYTES as u64;
     let fits = |checkpoint: &Checkpoint| checkpoint.verdicts_generation == generation;
-    let counted = match checkpoint.filter(fits) {
-        Some(checkpoint) => {
-            let bytes = checkpoint.verdicts_bytes;
-            segment.restore(checkpoint).then_some(bytes)
-        }
-        None => None,
-    };
-    let from = counted
-        .unwrap_or(verdicts::HEADER_BYTES as u64)
-        .max(verdicts::HEADER_BYTES as u64);
+    let counted = checkpoint.filter(fits).and_then(|checkpoint| {
+        let bytes = checkpoint.verdicts_bytes.max(first);
+        segment.restore(checkpoint).then_some(bytes)
+    });
     // Compaction may have left out entries of which there still are verdicts.
-    let left = match counted {
-        None if segment.generation > 0 => Some(ordinals(log, segment.id)?),
-        None | Some(_) => None,
+    let left = match (left, counted) {
+        (None, None) if segment.generation > 0 => Some(ordinals(log, segment.id)?),
+        (left, _) => left,
     };
+    let from = counted.unwrap_or(first);
     let mut records = 0;
     let end = verdicts::read(&file, from.min(length), |record| {
         records += 1;
@@ -256,13 +254,27 @@ fn recover_verdicts(layout: &Layout, segment: &mut Segment, log: &File) -> io::R
     Ok(())
 }
 
-/// The ordinals that are in a log.
+fn read_checkpoint(layout: &Layout, segment: &mut Segment) -> io::Result<Option<Checkpoint>> {
+    match fs::read(layout.path(segment.seq, Kind::Checkpoint)) {
+        Ok(data) => {
+            segment.checkpoint_bytes = data.len() as u64;
+            Ok(Checkpoint::decode(&data.into()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn ordinals(log: &File, id: u64) -> io::Result<Bits> {
-    let mut bits = Bits::default();
+    let mut ordinals = Bits::default();
     log::scan(log, id, false, |_, _, rows| {
-        rows.iter().for_each(|row| {
-            bits.set(row.ordinal);
-        });
+        add_ordinals(&mut ordinals, rows)
     })?;
-    Ok(bits)
+    Ok(ordinals)
+}
+
+fn add_ordinals(ordinals: &mut Bits, rows: &[Row]) {
+    for row in rows {
+        ordinals.set(row.ordinal);
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::limits::{COMPACT_PART, COMPACT_PART_SHORT, SEAL_AGE_MIN, SEAL_RETENTION_PARTS};
+use super::limits::{
+    COMPACT_PART, COMPACT_PART_SHORT, REPACK_BLOCK_BYTES, REPACK_LOG_BYTES, REPACK_RATIO,
+    SEAL_AGE_MIN, SEAL_RETENTION_PARTS,
+};
 use super::segment::{LaneId, Segment};
 use crate::store::queue::{Horizon, Lane};
 
@@ -89,4 +92,14 @@ pub(super) fn is_worth_compacting(
         COMPACT_PART
     };
     overdue || removable > 0 && removable.saturating_mul(part) >= total
+}
+
+/// Whether a segment as it was written would be much smaller with larger blocks.
+pub(super) fn is_worth_repacking(segment: &Segment) -> bool {
+    let requests: u64 = segment.lanes.iter().map(|of| of.request_bytes).sum();
+    !segment.is_live()
+        && segment.generation == 0
+        && segment.log_bytes >= REPACK_LOG_BYTES
+        && requests < REPACK_BLOCK_BYTES.saturating_mul(segment.blocks.into())
+        && requests < REPACK_RATIO.saturating_mul(segment.log_bytes)
 }

@@ -52,6 +52,7 @@ pub(super) struct Segment {
     pub(super) lanes: Vec<SegmentLane>,
     numbers: HashMap<LaneId, u32, foldhash::fast::RandomState>,
     pub(super) next_ordinal: u32,
+    pub(super) blocks: u32,
     pub(super) entries: u32,
     pub(super) waiting: u32,
     pub(super) parked: u32,
@@ -104,6 +105,7 @@ impl Segment {
             lanes: Vec::new(),
             numbers: HashMap::default(),
             next_ordinal: 0,
+            blocks: 0,
             entries: 0,
             waiting: 0,
             parked: 0,
@@ -164,6 +166,7 @@ impl Segment {
         lane.max_ms = lane.max_ms.max(head.max_ms);
         lane.counts.waiting += head.count;
         lane.counts.waiting_bytes += u64::from(head.request_bytes);
+        self.blocks += 1;
         self.entries += head.count;
         self.waiting += head.count;
         self.next_ordinal = self.next_ordinal.max(head.last + 1);
@@ -198,6 +201,7 @@ impl Segment {
             self.entries += lane.entries;
         }
         self.waiting = self.entries;
+        self.blocks = summary.blocks;
         self.log_bytes = summary.log_bytes;
         self.next_ordinal = summary.next_ordinal;
         self.max_id = summary.max_id;
@@ -216,6 +220,7 @@ impl Segment {
             segment: self.id,
             generation: self.generation,
             log_bytes: self.log_bytes,
+            blocks: self.blocks,
             next_ordinal: self.next_ordinal,
             max_id: self.max_id,
             min_ms: self.min_ms,
@@ -351,6 +356,7 @@ impl Segment {
             lane.counts = LaneCounts::default();
         }
         let was_done = self.settled.is_none() && self.waiting == 0;
+        let parked_before = self.parked_entries.take();
         self.min_ms = u64::MAX;
         self.max_ms = 0;
         for (ordinal, number, request_bytes, ms) in left {
@@ -358,7 +364,8 @@ impl Segment {
                 Some(settled) => settled.get(*ordinal),
                 None => was_done,
             };
-            let parked = self.is_parked(*ordinal);
+            let was_parked = |bits: &Bits| bits.get(*ordinal);
+            let parked = parked_before.as_ref().is_some_and(was_parked);
             let Some(lane) = self.lanes.get_mut(*number as usize) else {
                 continue;
             };
@@ -371,6 +378,7 @@ impl Segment {
             }
             if parked {
                 lane.counts.parked += 1;
+                self.parked_entries.get_or_insert_default().set(*ordinal);
             }
             self.min_ms = self.min_ms.min(*ms);
             self.max_ms = self.max_ms.max(*ms);

@@ -158,7 +158,7 @@ impl Shared {
         self.upkeep.poke();
     }
 
-    /// Reads what a step needs. `false`: it cannot be read, and whoever needs it should not try on.
+    /// Reads what a step needs.
     pub(super) fn fetch(&self, missing: Missing, unpacker: &mut Unpacker) -> io::Result<()> {
         match missing {
             Missing::Segment(seq) => {

@@ -1,5 +1,5 @@
 //! The thread that keeps the queue's house: fsync of what was written without, indexes of finished segments,
-//! checkpoints, retention, room within the budget, and the reserve.
+//! checkpoints, retention, room within the budget, repacking, and the reserve.
 //!
 //! It wakes every second and when poked. It alone rewrites segments; it never settles anything.
 
@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::block::Unpacker;
 use super::compact::compact;
 use super::disk::Kind;
-use super::limits::{CHECKPOINT_RECORDS, RESERVE_BYTES, SYNC_PAUSE, short_bytes};
+use super::limits::{CHECKPOINT_RECORDS, REPACK_PAUSE, RESERVE_BYTES, SYNC_PAUSE, short_bytes};
 use super::retention::{self, Cut};
 use super::segment::{Body, Segment};
 use super::shared::{Shared, now_ms};
@@ -24,6 +24,8 @@ use crate::store::queue::Horizon;
 
 /// How long the writer is given to finish its segment.
 const SEAL_WAIT: Duration = Duration::from_secs(5);
+
+const NICE: i32 = 5;
 
 #[derive(Default)]
 pub(super) struct Upkeep {
@@ -78,6 +80,7 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     unpacker: Unpacker,
     synced: Instant,
+    repack_from: Instant,
     /// Of the live segment: its number and how much of it was fsynced.
     synced_log: (u64, u64),
 }
@@ -88,12 +91,15 @@ impl Keeper {
             shared,
             unpacker,
             synced: Instant::now(),
+            repack_from: Instant::now(),
             synced_log: (0, 0),
         }
     }
 
     /// Until closed; then everything is finished once more.
     pub(super) fn run(mut self) {
+        // Of this thread: what it rewrites is less urgent than what comes in. Not every system allows it.
+        rustix::process::setpriority_process(None, NICE).ok();
         loop {
             let Asked {
                 closed,
@@ -108,6 +114,9 @@ impl Keeper {
                 self.trim(horizon.as_ref(), now);
             } else if urgent && !closed {
                 self.trim(horizon.as_ref(), now_ms());
+            }
+            if !closed && !urgent {
+                self.repack(horizon.as_ref());
             }
             self.save_checkpoints(closed);
             self.keep_reserve();
@@ -337,6 +346,26 @@ impl Keeper {
                 self.finish_segments();
             }
         }
+    }
+
+    /// One segment at a time: there is no hurry.
+    fn repack(&mut self, horizon: Option<&Horizon>) {
+        if Instant::now() < self.repack_from {
+            return;
+        }
+        let Some(seq) = self.select(retention::is_worth_repacking).first().copied() else {
+            return;
+        };
+        let cut = Cut {
+            horizon,
+            now_ms: now_ms(),
+            short: false,
+        };
+        if let Err(error) = compact(&self.shared, &mut self.unpacker, seq, &cut) {
+            debug!(segment = seq, %error, "cannot repack a segment");
+            self.repack_from = Instant::now() + REPACK_PAUSE;
+        }
+        self.finish_segments();
     }
 
     /// Has the writer finish its segment, and waits until it did.

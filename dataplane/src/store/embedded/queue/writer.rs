@@ -1,7 +1,7 @@
 //! The thread that writes entries.
 //!
-//! It owns the live segment's file and length. One flush: blocks by lane in one buffer, one write, with `Group` one fsync,
-//! then the blocks become visible and the appends are answered. Whatever fails, nothing of that flush is answered
+//! It owns the live segment's file and length. One flush: blocks by lane in one buffer, one write, with `Group` one
+//! fsync, then the blocks become visible and the appends are answered. Whatever fails, nothing of that flush is answered
 //! with success, and what it left in the file is cut off; a file whose fsync failed is not written to again.
 
 use std::collections::HashMap;

@@ -157,3 +157,20 @@ fn keys_are_in_order_and_one_at_a_time() {
         (*id, *at) = (sent.id, Some(sent.at));
     }
 }
+
+#[test]
+fn what_is_dismissed_while_it_waits_hides_nothing_new() {
+    let mut sim = Sim::new(&ingest(vec![application("a")], vec![upstream("u")]));
+    sim.failing = vec!["u".into()];
+    let ids: Vec<u64> = (0..20).map(|_| sim.add(&lane("a"), "blocked", 1)).collect();
+    sim.run(Duration::from_millis(100));
+    for id in &ids[1..11] {
+        sim.dismiss(&lane("a"), *id);
+    }
+    // As many new ones as were dismissed.
+    let new: Vec<u64> = (0..10).map(|_| sim.add(&lane("a"), "other", 1)).collect();
+    sim.failing.clear();
+    sim.run(20 * SECOND);
+    let sent: Vec<u64> = sim.sent.iter().map(|sent| sent.id).collect();
+    assert!(new.iter().all(|id| sent.contains(id)), "{sent:?}");
+}

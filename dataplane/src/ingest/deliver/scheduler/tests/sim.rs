@@ -53,6 +53,8 @@ pub(super) struct Sim {
     last_id: u64,
     last_end: u64,
     changed: bool,
+    /// The queue is looked at once a second whether it has changed or not.
+    pub(super) next_scan: Instant,
 }
 
 impl Sim {
@@ -78,6 +80,7 @@ impl Sim {
             last_id: 0,
             last_end: 0,
             changed: false,
+            next_scan: now,
         }
     }
 
@@ -117,7 +120,7 @@ impl Sim {
             self.turn();
             let next = self.scheduler.wake_at().unwrap_or(end);
             let ends = self.ends.peek().map_or(end, |Reverse((at, _))| *at);
-            let next = next.min(ends);
+            let next = next.min(ends).min(self.next_scan);
             if next >= end {
                 self.now = end;
                 self.turn();
@@ -140,7 +143,8 @@ impl Sim {
 
     fn feed(&mut self) -> bool {
         let mut fed = false;
-        if std::mem::take(&mut self.changed) {
+        if std::mem::take(&mut self.changed) || self.now >= self.next_scan {
+            self.next_scan = self.now + Duration::from_secs(1);
             let stats = self.waiting.iter().map(|(lane, waiting)| LaneStats {
                 lane: lane.clone(),
                 waiting: *waiting,
@@ -222,11 +226,19 @@ impl Sim {
                 continue;
             }
             let lane = self.scheduler.lanes[attempt.lane].lane.clone();
-            *self.waiting.get_mut(&lane).unwrap() -= 1;
-            self.requests.remove(&Token(id));
+            if self.requests.remove(&Token(id)).is_some() {
+                *self.waiting.get_mut(&lane).unwrap() -= 1;
+            }
             self.scheduler.settle(attempt, true, self.now);
             self.scheduler.recorded(attempt, self.now);
         }
+    }
+
+    /// An operator settles a waiting entry.
+    pub(super) fn dismiss(&mut self, lane: &Lane, id: u64) {
+        *self.waiting.get_mut(lane).unwrap() -= 1;
+        self.requests.remove(&Token(id));
+        self.changed = true;
     }
 
     pub(super) fn sent_of(&self, application: &str) -> usize {

@@ -149,7 +149,10 @@ proptest! {
     }
 
     #[test]
-    fn verdicts_survive_a_cut_before_it(cut in 0.0..1.0_f64, garbage in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn verdicts_survive_a_cut_behind_them(
+        cut in 0.0..1.0_f64,
+        garbage in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
         let local = Local::new(OPTIONS);
         let dir = local.fresh();
         let queue = local.open(dir.clone());

@@ -196,3 +196,74 @@ async fn ids_continue_above_what_is_stored() {
         assert!(queue.ids().next(NOW_MS) > new.id);
     }
 }
+
+#[tokio::test]
+async fn what_came_one_by_one_is_compressed_together_later() {
+    let local = Local::new(QueueOptions {
+        budget_bytes: 64 << 20,
+        ..OPTIONS
+    });
+    let dir = local.fresh();
+    let queue = local.open(dir.clone());
+    let mut state = 7_u64;
+    let base: Vec<u8> = (0..8_000)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as u8
+        })
+        .collect();
+    let request = |serial: u64| [&serial.to_le_bytes(), &base[..]].concat();
+    for serial in 0..140 {
+        queue.append(entry(serial, request(serial))).await.unwrap();
+    }
+    let limits = ClaimLimits {
+        entries: 100,
+        bytes: usize::MAX,
+    };
+    let mut claimed = Vec::new();
+    while claimed.len() < 100 {
+        let entries = 100 - claimed.len();
+        claimed.extend(
+            queue
+                .claim(&lane(), ClaimLimits { entries, ..limits })
+                .await
+                .unwrap(),
+        );
+    }
+    settle(&queue, &claimed[..10]).await;
+    let due = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while queue.stats().stored_bytes > 400_000 {
+        assert!(std::time::Instant::now() < due, "{:?}", queue.stats());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // Whoever claimed entries before does not notice.
+    let tokens: Vec<Token> = claimed[10..].iter().map(|claimed| claimed.token).collect();
+    let loaded = queue.load(&tokens).await.unwrap();
+    assert!(
+        loaded
+            .into_iter()
+            .eq((10..100).map(|serial| Some(request(serial).into())))
+    );
+    settle(&queue, &claimed[10..50]).await;
+    assert_eq!(
+        serials(&claim_all(&queue).await),
+        (100..140).collect::<Vec<_>>()
+    );
+    let found = queue
+        .find(&Filter::default(), None, 1_000)
+        .await
+        .unwrap()
+        .found;
+    assert_eq!(
+        found.iter().filter(|found| found.verdict.is_some()).count(),
+        50
+    );
+    let to = local.fresh();
+    copy_files(&dir, &to);
+    assert_eq!(
+        serials(&claim_all(&local.open(to)).await),
+        (50..140).collect::<Vec<_>>()
+    );
+}
