@@ -54,6 +54,13 @@ impl Ingest {
         self
     }
 
+    /// Takes all applications away.
+    #[must_use]
+    pub fn without_applications(mut self) -> Self {
+        self.applications.clear();
+        self
+    }
+
     /// Adds an application with one key, or replaces the one of this name.
     #[must_use]
     pub fn application(mut self, name: &str, key: &str, more: Value) -> Self {
@@ -201,9 +208,20 @@ impl Gateway {
         Ok(sum.unwrap_or(0.0))
     }
 
-    /// Requests that wait, of all applications.
+    /// Requests that wait, of all applications, as of now; the metric is as of the last second.
     pub async fn waiting(&self) -> Result<f64> {
-        self.metric("sluice_ingest_queue_entries", "").await
+        let lanes = self.admin("/lanes").await?;
+        let lanes = lanes["lanes"].as_array().context("no lanes")?;
+        Ok(lanes
+            .iter()
+            .filter_map(|lane| lane["waiting"].as_f64())
+            .sum())
+    }
+
+    /// Posts to the admin port.
+    pub async fn post(&self, path: &str) -> Result<Answer> {
+        let json = [("Content-Type", "application/json")];
+        http::request(self.sluice.admin, "POST", path, &json, b"").await
     }
 
     /// Requests that match, page by page, as the admin port shows them.

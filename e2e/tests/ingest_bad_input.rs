@@ -564,7 +564,12 @@ fn torment(address: SocketAddr, seed: u64) -> Result<()> {
 
 #[tokio::test]
 async fn random_bytes_and_mutilated_requests_harm_nobody() -> Result<()> {
-    let (upstream, mut gateway) = both(|ingest| ingest).await?;
+    let (upstream, mut gateway) = both(|ingest| {
+        // What the upstream dislikes is parked soon and holds up nothing.
+        let backoff = json!({ "initial": "20ms", "max": "100ms" });
+        ingest.set("delivery", json!({ "attempts": 2, "backoff": backoff }))
+    })
+    .await?;
     let address = gateway.address();
     let threads: Vec<_> = (0..8)
         .map(|seed| tokio::task::spawn_blocking(move || torment(address, seed)))

@@ -14,9 +14,9 @@ use sluice_e2e::upstream::settings::Settings;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a cap allows in any second: its rate with 5 %, and a burst of two seconds' worth.
+/// What a cap allows in any second: its rate with 5 %, and one that began just before.
 fn allowed(per_second: f64) -> usize {
-    (per_second * 1.05 + per_second * 2.0) as usize + 1
+    (per_second * 1.05) as usize + 1
 }
 
 fn cap(per_second: f64) -> Value {
@@ -68,33 +68,11 @@ async fn an_application_s_and_the_gateway_s_cap_hold_in_every_second() -> Result
         most.0
     );
     ensure!(most.1 <= allowed(all), "{} in a second", most.1);
-    // After the burst only the rate is left.
     let second = |n: u64| first + n * 1_000_000_000;
-    let late = |records: &[Record]| -> Vec<Record> {
-        records
-            .iter()
-            .filter(|r| r.arrived_ns > second(3))
-            .cloned()
-            .collect()
-    };
-    let most = (
-        max_in_window(&late(&of_shop), SECOND),
-        max_in_window(&late(&records), SECOND),
-    );
-    ensure!(
-        most.0 <= (app * 1.05) as usize + 1,
-        "{} of the application in a late second",
-        most.0
-    );
-    ensure!(
-        most.1 <= (all * 1.05) as usize + 1,
-        "{} in a late second",
-        most.1
-    );
     // And all of it is used while there is something to send.
     let used = (
-        done_per_second(&of_shop, second(3), second(8)),
-        done_per_second(&records, second(3), second(8)),
+        done_per_second(&of_shop, second(1), second(8)),
+        done_per_second(&records, second(1), second(8)),
     );
     ensure!(
         used.0 >= app * 0.95 && used.1 >= all * 0.95,
@@ -143,10 +121,10 @@ async fn a_bulk_request_counts_for_what_is_in_it() -> Result<()> {
         most <= allowed(per_second) + ITEMS as usize,
         "{most} items in a second"
     );
-    // 800 items with a burst of 200 take six seconds.
+    // And not less than that: 800 items take eight seconds.
     let times = records.iter().map(|r| r.arrived_ns);
     let took = times.clone().max().unwrap_or(0) - times.min().unwrap_or(0);
-    ensure!((5.0..7.0).contains(&(took as f64 / 1e9)), "{took} ns");
+    ensure!((7.0..9.0).contains(&(took as f64 / 1e9)), "{took} ns");
     Ok(())
 }
 

@@ -3,63 +3,59 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use sluice_e2e::ingest::{Gateway, Ingest, KEY, event};
 use sluice_e2e::sdk::describe;
 use sluice_e2e::upstream::handle::Upstream;
 use sluice_e2e::upstream::settings::Settings;
 
-const REQUESTS: u64 = 50;
+const REQUESTS: u64 = 20;
 
-/// Sends requests over one connection and checks their answers: version, status and body.
-fn curl(options: &[&str], url: &str) -> Result<()> {
+/// Sends the last of these targets as a form and gets the others, all over one connection; each must be answered with
+/// success over HTTP/2.
+fn curl(options: &[&str], targets: &[String]) -> Result<()> {
+    let common = ["--silent", "--show-error", "--max-time", "20"];
+    let answer = ["--write-out", " %{http_version} %{http_code}\n"];
+    let (last, others) = targets.split_last().context("no targets")?;
     let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--max-time", "20"]);
-    command.args(options);
-    command.args(["--write-out", " %{http_version} %{http_code}\n"]);
-    for seq in 1..=REQUESTS {
-        let form = format!("app_key={KEY}&device_id=posted&seq={seq}");
-        let target = if seq % 2 == 0 {
-            format!("{url}{}", event(KEY, "got", seq / 2))
-        } else {
-            format!("{url}/i?app_key={KEY}&device_id=also&seq={}", seq / 2 + 1)
-        };
-        command.arg(target);
-        if seq == REQUESTS {
-            // The body of a request of its own, at the end: options count for all.
-            command.args(["--next", "--silent", "--show-error", "--data", &form]);
-            command.args(options);
-            command.args(["--write-out", " %{http_version} %{http_code}\n"]);
-            command.arg(format!("{url}/i"));
-        }
+    if !others.is_empty() {
+        command.args(common).args(options).args(answer).args(others);
+        command.arg("--next");
     }
+    let (url, form) = last.split_once('?').context("no query")?;
+    command.args(common).args(options).args(answer);
+    command.args(["--data", form, url]);
     let output = command.output()?;
     ensure!(output.status.success(), "{}", describe(&output));
     let text = String::from_utf8(output.stdout)?;
-    let good = text
-        .lines()
-        .filter(|line| *line == r#"{"result":"Success"} 2 200"#)
-        .count() as u64;
-    ensure!(good == REQUESTS + 1, "{text}");
+    let good = |line: &str| line == r#"{"result":"Success"} 2 200"#;
+    let good = text.lines().filter(|line| good(line)).count();
+    ensure!(good == targets.len(), "{text}");
     Ok(())
 }
 
 async fn arrived(upstream: &Upstream, gateway: &Gateway) -> Result<()> {
     gateway.drained(Duration::from_secs(20)).await?;
     let stats = upstream.stats().await?;
-    assert_eq!(
-        (stats.applied, stats.unreadable, stats.out_of_order),
-        (REQUESTS + 1, 0, 0)
-    );
+    let order = (stats.out_of_order, stats.missing, stats.unreadable);
+    assert_eq!((stats.applied, order), (REQUESTS, (0, 0, 0)));
     Ok(())
+}
+
+fn targets(url: &str) -> Vec<String> {
+    (1..=REQUESTS)
+        .map(|seq| format!("{url}{}", event(KEY, "modern", seq)))
+        .collect()
 }
 
 #[tokio::test]
 async fn plain_connections_may_begin_with_http2() -> Result<()> {
     let upstream = Upstream::start(Settings::default()).await?;
     let gateway = Gateway::start(&Ingest::new(&upstream.url())).await?;
-    let url = format!("http://{}", gateway.address());
-    curl(&["--http2-prior-knowledge"], &url)?;
+    // One request per connection: curl 7.88 cannot use such a connection twice.
+    for target in targets(&format!("http://{}", gateway.address())) {
+        curl(&["--http2-prior-knowledge"], &[target])?;
+    }
     arrived(&upstream, &gateway).await
 }
 
@@ -71,7 +67,7 @@ async fn tls_offers_http2_and_keeps_http1() -> Result<()> {
         Ingest::new(&upstream.url()).tls(pair.cert.pem(), pair.signing_key.serialize_pem());
     let gateway = Gateway::start(&ingest).await?;
     let url = format!("https://{}", gateway.address());
-    curl(&["--insecure", "--http2"], &url)?;
+    curl(&["--insecure", "--http2"], &targets(&url))?;
     arrived(&upstream, &gateway).await?;
     let target = format!("{url}{}", event(KEY, "old", 1));
     let output = Command::new("curl")

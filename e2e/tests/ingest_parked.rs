@@ -88,10 +88,12 @@ async fn lasting_errors_park_at_once_and_everything_can_be_done_by_hand() -> Res
         .map(|r| r.seq)
         .collect();
     assert_eq!(replayed, [1, 2]);
-    // What is settled cannot be settled again.
-    let path = format!("/requests/{}/replay", id(&parked[2])?);
-    let answer = http::request(gateway.sluice.admin, "POST", &path, &[], b"").await?;
-    ensure!((400..500).contains(&answer.status), "{}", answer.text());
+    // Nothing is sent again twice, nor thrown away twice.
+    for (index, action) in [(0, "replay"), (2, "discard")] {
+        let path = format!("/requests/{}/{action}", id(&parked[index])?);
+        let answer = gateway.post(&path).await?;
+        assert_eq!(answer.status, 409, "{action}: {}", answer.text());
+    }
     let answer = http::get(gateway.sluice.admin, "/requests/01ARZ3NDEKTSV4RRFFQ69G5FAV").await?;
     assert_eq!(answer.status, 404);
     Ok(())
@@ -186,16 +188,21 @@ async fn many_are_found_and_sent_again_at_once() -> Result<()> {
     );
 
     upstream.heal().await?;
-    let admin = gateway.sluice.admin;
     let bulk = async |path: &str| -> Result<()> {
-        let answer = http::request(admin, "POST", path, &[], b"").await?;
-        ensure!(
-            answer.status == 200,
-            "{path}: {} {}",
-            answer.status,
-            answer.text()
-        );
-        Ok(())
+        let mut after = String::new();
+        loop {
+            let answer = gateway.post(&format!("{path}{after}")).await?;
+            ensure!(
+                answer.status == 200,
+                "{path}: {} {}",
+                answer.status,
+                answer.text()
+            );
+            match answer.json()?["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return Ok(()),
+            }
+        }
     };
     bulk("/requests/replay?state=parked&application=shop").await?;
     bulk("/requests/discard?state=parked&application=game").await?;

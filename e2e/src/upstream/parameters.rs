@@ -11,8 +11,6 @@ pub enum Malformed {
     Multipart,
     #[error("body is not JSON")]
     Json,
-    #[error("form is not UTF-8")]
-    Form,
 }
 
 /// Parameters by name.
@@ -37,7 +35,6 @@ impl Parameters {
             let value = serde_json::from_slice(body).map_err(|_| Malformed::Json)?;
             all.add_json(&value);
         } else if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            std::str::from_utf8(body).map_err(|_| Malformed::Form)?;
             all.add_form(body);
         }
         Ok(all)
