@@ -47,7 +47,10 @@ fn the_printed_clients_are_the_ones_in_examples() -> Result<()> {
 fn the_first_command_starts_the_example_and_the_second_runs_ci() -> Result<()> {
     let readme = Readme::read()?;
     let start = readme.block("sh", "examples/relay.yaml")?;
-    ensure!(start.contains("cargo run --release --bin sluice -- standalone examples/relay.yaml"), "{start}");
+    ensure!(
+        start.contains("cargo run --release --bin sluice -- standalone examples/relay.yaml"),
+        "{start}"
+    );
     ensure!(
         root().join("examples/relay.yaml").exists(),
         "examples/relay.yaml is missing"
