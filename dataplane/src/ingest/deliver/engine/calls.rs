@@ -180,7 +180,14 @@ async fn answer(server: Rc<Server>, call: Call, mut place: Place, timeout: Durat
     };
     // Whoever asks for something may not want it done twice.
     let is_safe = request.method == Method::GET || request.method == Method::HEAD;
-    let exchange = server.exchange(first, is_safe.then_some(&make as _));
+    let exchange = async {
+        let ended = server.exchange(first, is_safe.then_some(&make as _)).await;
+        match (ended, is_safe.then(make).flatten()) {
+            // What broke the first one, such as a restart, may be over.
+            (Err(_), Some(second)) => server.exchange(second, None).await,
+            (ended, _) => ended,
+        }
+    };
     let result = tokio::select! {
         result = tokio::time::timeout(timeout, exchange) => result,
         () = reply.closed() => return,
