@@ -81,8 +81,7 @@ impl Relay {
 
     /// Nobody may connect, by whatever way: there is nothing to serve.
     pub fn is_closed(&self) -> bool {
-        let Authentication { jwt, anonymous, .. } = &self.authentication;
-        jwt.is_none() && !anonymous && self.server_api_key.is_none()
+        self.authentication.admits_nobody() && self.server_api_key.is_none()
     }
 
     /// The options of a channel by its user-visible name, or `None` for an unknown namespace.
@@ -104,6 +103,12 @@ pub struct Authentication {
     pub anonymous: bool,
     /// How long a client may stay after its token expired and before it is closed.
     pub expiry_grace: Duration,
+}
+
+impl Authentication {
+    pub fn admits_nobody(&self) -> bool {
+        self.jwt.is_none() && !self.anonymous
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

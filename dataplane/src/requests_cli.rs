@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use self::client::Client;
 use crate::args::{ActArgs, FilterArgs, ListArgs, Output, RequestsArgs, RequestsCommand, ShowArgs};
-use crate::ingest::requests::time::now_ms;
+use crate::clock::unix_ms;
 
 mod client;
 mod table;
@@ -183,7 +183,7 @@ async fn act_on_all(
     let client = Client::new(args.server.admin);
     let mut filter = args.filter.clone();
     // What comes to match while this runs, by what it does itself, is not meant.
-    filter.until_ms.get_or_insert_with(now_ms);
+    filter.until_ms.get_or_insert_with(unix_ms);
     let (mut matched, mut done, mut skipped) = (0, 0, 0);
     let mut after: Option<String> = None;
     let problem = loop {

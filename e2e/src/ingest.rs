@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::http::{self, Answer};
 use crate::http_load::outcome::Outcome;
 use crate::http_load::shape::device_name;
+use crate::manifest::listener;
 use crate::sluice::{Launch, Scratch, Sluice, binary, free_port};
 use crate::upstream::handle::Upstream;
 
@@ -80,17 +81,8 @@ impl Ingest {
     /// The text of the manifest file.
     #[must_use]
     pub fn render(&self, port: u16) -> String {
-        let mut documents = Vec::new();
-        let mut listener = json!({ "name": "web", "port": port, "protocol": "HTTP" });
-        if let Some((certificate, key)) = &self.tls {
-            listener["protocol"] = json!("HTTPS");
-            listener["tls"] = json!({ "certificateRef": { "name": "certificate" } });
-            documents.push(json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "certificate" },
-                "type": "kubernetes.io/tls",
-                "stringData": { "tls.crt": certificate, "tls.key": key },
-            }));
-        }
+        let (listener, certificate) = listener("web", port, self.tls.as_ref());
+        let mut documents = Vec::from_iter(certificate);
         documents.push(json!({
             "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway", "metadata": { "name": "test" },
             "spec": {

@@ -177,17 +177,8 @@ impl Manifest {
 
     /// The text of the manifest file.
     pub fn render(&self, port: u16) -> String {
-        let mut documents = Vec::new();
-        let mut listener = json!({ "name": "clients", "port": port, "protocol": "HTTP" });
-        if let Some((certificate, key)) = &self.tls {
-            listener["protocol"] = json!("HTTPS");
-            listener["tls"] = json!({ "certificateRef": { "name": "certificate" } });
-            documents.push(json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "certificate" },
-                "type": "kubernetes.io/tls",
-                "stringData": { "tls.crt": certificate, "tls.key": key },
-            }));
-        }
+        let (listener, certificate) = listener("clients", port, self.tls.as_ref());
+        let mut documents = Vec::from_iter(certificate);
         documents.push(json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "keys" },
             "stringData": { "hmac": SECRET, "api": API_KEY },
@@ -280,4 +271,23 @@ impl Manifest {
         }
         config.to_string()
     }
+}
+
+/// A listener, and the Secret of its certificate when it has one (PEM: chain and key).
+pub(crate) fn listener(
+    name: &str,
+    port: u16,
+    tls: Option<&(String, String)>,
+) -> (Value, Option<Value>) {
+    let mut listener = json!({ "name": name, "port": port, "protocol": "HTTP" });
+    let certificate = tls.map(|(certificate, key)| {
+        listener["protocol"] = json!("HTTPS");
+        listener["tls"] = json!({ "certificateRef": { "name": "certificate" } });
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "certificate" },
+            "type": "kubernetes.io/tls",
+            "stringData": { "tls.crt": certificate, "tls.key": key },
+        })
+    });
+    (listener, certificate)
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::admin::Routes;
 use crate::args::StandaloneArgs;
+use crate::clock::unix_ms;
 use crate::drain::Watcher;
 use crate::ingest::accept::{self, Accept};
 use crate::ingest::deliver::{Deliver, DeliverHandle, DeliverParts};
@@ -17,7 +18,6 @@ use crate::ingest::metrics::Metrics;
 use crate::ingest::proxy::Proxy;
 use crate::ingest::requests::Requests;
 use crate::pressure::Pressure;
-use crate::relay::worker::unix_ms;
 use crate::resources;
 use crate::store::embedded::queue::{EmbeddedQueue, QueueOptions};
 use crate::store::queue::{EntryId, Queue};

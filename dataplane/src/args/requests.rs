@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
 use super::{ADMIN_DEFAULT, parse_socket};
-use crate::ingest::requests::time::{now_ms, parse_ms};
+use crate::clock::unix_ms;
+use crate::ingest::requests::time::parse_ms;
 use crate::store::queue::EntryId;
 
 #[derive(Debug, Clone, PartialEq, Eq, ClapArgs)]
@@ -126,7 +127,7 @@ pub struct ActArgs {
 
 fn parse_time(text: &str) -> Result<u64, String> {
     let expected = "expected a time such as 2026-01-31T12:00:00Z, unix seconds, or 15m";
-    parse_ms(text, now_ms()).ok_or_else(|| expected.to_owned())
+    parse_ms(text, unix_ms()).ok_or_else(|| expected.to_owned())
 }
 
 fn parse_id(text: &str) -> Result<EntryId, String> {

@@ -4,19 +4,18 @@
 //! the result, is up to `source`. Redirects are not followed: the configured address is the trusted one.
 //! Error texts are for logs and hold no addresses, which can carry credentials.
 
-use std::error::Error;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::crypto::ring;
 use tokio::io::AsyncReadExt;
+
+use crate::outbound::{self, with_causes};
 
 /// Largest key set document; published ones have a few KiB.
 const DOCUMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -123,34 +122,9 @@ async fn read_file(path: &std::path::Path) -> Result<Bytes, String> {
 }
 
 fn web_client(encrypted: bool) -> Result<WebClient, String> {
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let connector = if encrypted {
-        HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(ring::default_provider())
-            .map_err(|error| format!("certificates of the system: {error}"))?
-    } else {
-        // Nobody to trust, because nothing is encrypted; spares reading the certificates.
-        HttpsConnectorBuilder::new().with_tls_config(
-            tls.with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth(),
-        )
-    };
-    let connector = connector.https_or_http().enable_http1().build();
+    let connector = outbound::connector(encrypted, HttpConnector::new())?;
     // Attempts are far apart, so that a kept connection would mostly be a dead one.
     Ok(Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
         .build(connector))
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

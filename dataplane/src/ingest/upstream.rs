@@ -16,14 +16,14 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
-use rustls::crypto::ring;
 use thiserror::Error;
 use tokio::time::Instant;
 use tower_service::Service;
 
 pub use self::address::Address;
+use crate::outbound::{self, with_causes};
 
 mod address;
 
@@ -214,22 +214,8 @@ pub(super) async fn read_body(body: &mut Incoming, bytes_max: usize) -> Result<B
 
 fn connector(encrypted: bool) -> Result<HttpsConnector<HttpConnector>, String> {
     let mut http = HttpConnector::new();
-    http.enforce_http(false);
     http.set_nodelay(true);
-    let builder = if encrypted {
-        HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(ring::default_provider())
-            .map_err(|error| format!("certificates of the system: {error}"))?
-    } else {
-        // Nobody to trust, because nothing is encrypted; spares reading the certificates.
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        HttpsConnectorBuilder::new().with_tls_config(tls)
-    };
-    Ok(builder.https_or_http().enable_http1().wrap_connector(http))
+    outbound::connector(encrypted, http)
 }
 
 /// Whether the peer had closed the connection, as opposed to having answered badly.
@@ -249,17 +235,6 @@ fn is_closed(failure: &hyper::Error) -> bool {
                 | io::ErrorKind::NotConnected
         )
     })
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

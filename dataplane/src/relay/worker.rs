@@ -12,7 +12,7 @@ mod orders;
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -39,6 +39,7 @@ use super::router::Router;
 use super::session::{Env, MemberKey};
 use super::shared::Shared;
 use crate::auth::Authenticator;
+use crate::clock::unix_ms;
 use crate::store::{Broker, Holder, Presence};
 
 #[derive(Default)]
@@ -340,10 +341,4 @@ impl Worker {
             queue.pop_front();
         }
     }
-}
-
-pub fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }

@@ -47,7 +47,7 @@ async fn gateway(queue: &Arc<MemoryQueue>) -> SocketAddr {
 }
 
 fn id(number: u64) -> EntryId {
-    EntryId((u128::from(now_ms() - 1_000_000) << 80) | u128::from(number))
+    EntryId((u128::from(unix_ms() - 1_000_000) << 80) | u128::from(number))
 }
 
 async fn filled(count: u64) -> (Arc<MemoryQueue>, Vec<EntryId>) {

@@ -15,8 +15,6 @@ use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::attempt::Answered;
-#[cfg(test)]
-pub(super) use self::attempt::unix_ms;
 use self::calls::WaitingCall;
 use self::recorder::Recorder;
 use self::servers::ServerState;

@@ -92,7 +92,7 @@ impl Rig {
 
     async fn append(&self, application: &str, key: &str, request: &StoredRequest) -> EntryId {
         let number = self.last_id.fetch_add(1, Atomic::Relaxed);
-        let millis = super::engine::unix_ms();
+        let millis = crate::clock::unix_ms();
         let id = EntryId((u128::from(millis) << 80) | u128::from(number));
         let entry = NewEntry {
             id,

@@ -10,8 +10,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::filter::Query;
-use super::time::now_ms;
 use super::{Refusal, Requests, not_found};
+use crate::clock::unix_ms;
 use crate::store::queue::{EntryId, Found, Lane, NewEntry, Outcome, QueueError, State, Verdict};
 
 /// What one call may take; whoever asked goes on with `next`.
@@ -85,7 +85,7 @@ impl Requests {
     async fn all(&self, mut query: Query, action: Action) -> Result<Value, Refusal> {
         if action == Action::Replay {
             // What is replayed now must not be found again when it is delivered.
-            let now_ms = now_ms();
+            let now_ms = unix_ms();
             let until_ms = query.filter.until_ms;
             query.filter.until_ms = Some(until_ms.map_or(now_ms, |until_ms| until_ms.min(now_ms)));
         }
@@ -203,7 +203,7 @@ fn dismissal(found: &Found, outcome: Outcome) -> Verdict {
         http_status: before.map_or(0, |before| before.http_status),
         attempts: before.map_or(0, |before| before.attempts),
         upstream: before.map_or_else(Arc::default, |before| Arc::clone(&before.upstream)),
-        at_ms: now_ms(),
+        at_ms: unix_ms(),
     }
 }
 

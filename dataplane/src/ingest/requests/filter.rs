@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::time::{now_ms, parse_ms};
+use super::time::parse_ms;
+use crate::clock::unix_ms;
 use crate::ingest::metrics::UNKNOWN_APPLICATION;
 use crate::store::queue::{EntryId, Filter, Outcome, State};
 
@@ -68,7 +69,7 @@ impl Query {
 }
 
 fn time(name: &str, value: &str) -> Result<u64, String> {
-    parse_ms(value, now_ms()).ok_or_else(|| {
+    parse_ms(value, unix_ms()).ok_or_else(|| {
         format!("{name}: expected a time such as 2026-01-31T12:00:00Z, unix seconds, or 15m for fifteen minutes ago")
     })
 }

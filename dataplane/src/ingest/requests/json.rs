@@ -10,7 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::time::{format_ms, now_ms};
+use super::time::format_ms;
+use crate::clock::unix_ms;
 use crate::ingest::deliver::{LaneReport, Report, UpstreamReport};
 use crate::ingest::entry::StoredRequest;
 use crate::ingest::limiter::BreakerState;
@@ -107,7 +108,7 @@ pub(super) fn report(report: &Report) -> Value {
     let upstreams: Vec<Value> = upstreams
         .map(|upstream| upstream_json(upstream, report.at))
         .collect();
-    json!({ "at": format_ms(now_ms()), "lanes": lanes, "upstreams": upstreams })
+    json!({ "at": format_ms(unix_ms()), "lanes": lanes, "upstreams": upstreams })
 }
 
 fn lane_json(lane: &LaneReport, at: Instant) -> Value {
@@ -197,7 +198,7 @@ fn put_bytes(shown: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
 }
 
 fn age(oldest_ms: Option<u64>) -> Option<u64> {
-    oldest_ms.map(|oldest| now_ms().saturating_sub(oldest))
+    oldest_ms.map(|oldest| unix_ms().saturating_sub(oldest))
 }
 
 fn millis(time: Duration) -> u64 {

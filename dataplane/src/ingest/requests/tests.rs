@@ -23,7 +23,7 @@ impl Rig {
             deliver: None,
             ids: Arc::new(move || {
                 let number = last.fetch_add(1, Ordering::Relaxed);
-                EntryId((u128::from(time::now_ms()) << 80) | u128::from(number))
+                EntryId((u128::from(crate::clock::unix_ms()) << 80) | u128::from(number))
             }),
             metrics: Metrics::register(&mut Registry::default()),
         };
@@ -38,7 +38,7 @@ impl Rig {
         key: &[u8],
         outcome: Option<Outcome>,
     ) -> EntryId {
-        let accepted = time::now_ms() - 60_000 + number;
+        let accepted = crate::clock::unix_ms() - 60_000 + number;
         let id = EntryId((u128::from(accepted) << 80) | u128::from(number));
         let stored = StoredRequest {
             method: Method::POST,

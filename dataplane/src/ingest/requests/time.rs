@@ -3,16 +3,9 @@
 //! Written as `2026-01-31T12:00:00.123Z`. Read as that (with any offset, fraction optional), as unix seconds or
 //! milliseconds, or as an age: `90s`, `15m`, `2h`, `1d` ago.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 const DAY_S: i64 = 86_400;
 /// Unix times from here on are milliseconds: as seconds they would be in the year 5138.
 const MILLISECONDS_FROM: u64 = 100_000_000_000;
-
-pub fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
-}
 
 pub fn format_ms(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);

@@ -15,12 +15,13 @@ use super::message::{Message, account_of};
 use super::orders::{self, Directive};
 use super::pattern::Pattern;
 use super::request::{Batch, BatchCommand, Channels, Command, History, Publish};
+use crate::clock::unix_ms;
 use crate::relay::channel::Channel;
 use crate::relay::protocol::Position;
 use crate::relay::router::Congested;
 use crate::relay::session::scoped_channel;
 use crate::relay::shared::Shared;
-use crate::relay::worker::{Order, unix_ms};
+use crate::relay::worker::Order;
 use crate::store::{ReadOptions, Retention};
 
 /// Channels of a broadcast, and commands of a parallel batch, that are worked on at once: enough that one congested

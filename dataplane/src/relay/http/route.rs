@@ -27,15 +27,12 @@ pub enum Target {
 pub fn target(shared: &Shared, path: &str) -> Target {
     let config = shared.config();
     let relay = &config.relay;
-    // Nobody can connect: the gateway is one of ingest alone.
-    let is_closed = relay.authentication.jwt.is_none() && !relay.authentication.anonymous;
+    let admits_nobody = relay.authentication.admits_nobody();
     let is_api = path == "/api" || path.starts_with("/api/");
     let ingest = shared.ingest().filter(|ingest| ingest.takes(path));
     match ingest {
-        _ if path == WEBSOCKET_PATH && !is_closed => Target::WebSocket,
-        Some(ingest) if is_closed && relay.server_api_key.is_none() => {
-            Target::Ingest(Arc::clone(ingest))
-        }
+        _ if path == WEBSOCKET_PATH && !admits_nobody => Target::WebSocket,
+        Some(ingest) if relay.is_closed() => Target::Ingest(Arc::clone(ingest)),
         _ if is_api => Target::Api,
         Some(ingest) => Target::Ingest(Arc::clone(ingest)),
         None => Target::Nobody,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::Event;
 use super::judge::{self, judge};
+use crate::clock::unix_ms;
 use crate::ingest::deliver::outgoing::outgoing;
 use crate::ingest::deliver::scheduler::{Attempt, Dispatch, UpstreamId};
 use crate::ingest::entry::StoredRequest;
@@ -289,9 +290,4 @@ impl From<Failure> for End {
             }
         }
     }
-}
-
-pub(in crate::ingest) fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

@@ -18,8 +18,8 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::attempt::unix_ms;
 use super::{Engine, Event};
+use crate::clock::unix_ms;
 use crate::ingest::deliver::hold::Hold;
 use crate::ingest::deliver::outgoing::{KEEP_ALIVE, PROXY_CONNECTION, outgoing};
 use crate::ingest::deliver::scheduler::UpstreamId;

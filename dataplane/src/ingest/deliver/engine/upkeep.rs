@@ -10,7 +10,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::Engine;
-use super::attempt::unix_ms;
+use crate::clock::unix_ms;
 use crate::ingest::deliver::hold::Hold;
 use crate::ingest::limiter::BreakerState;
 use crate::store::queue::{Horizon, LaneStats};

@@ -44,7 +44,7 @@ async fn fill(queue: &EmbeddedQueue, applications: usize, entries: usize, keys: 
         let key = index % keys;
         let request = post(&format!("/i?device_id={key}&n={index}"), &[], &[b'a'; 500]);
         let entry = NewEntry {
-            id: queue.ids().next(crate::ingest::deliver::engine::unix_ms()),
+            id: queue.ids().next(crate::clock::unix_ms()),
             lane: Lane {
                 partition: 0,
                 application: format!("a{}", key % applications).into(),

@@ -170,7 +170,7 @@ async fn unsubscribe_from_one_or_all() {
 
 #[tokio::test(start_paused = true)]
 async fn refresh_extends_or_ends() {
-    let later = crate::relay::worker::unix_ms() / 1_000 + 1_000;
+    let later = crate::clock::unix_ms() / 1_000 + 1_000;
     let (_, orders) = told("refresh", json!({"user": "u", "expire_at": later})).await;
     assert!(matches!(orders[0].1, Control::Refresh { expires_at: Some(at), .. } if at == later));
     for never in [json!({"user": "u"}), json!({"user": "u", "expire_at": -1})] {

@@ -23,8 +23,9 @@ use super::log::{HEADER_BYTES, Header, VERSION};
 use super::retention::Cut;
 use super::segment::{Body, Opened};
 use super::settler::Settle;
-use super::shared::{Shared, now_ms, read_block};
+use super::shared::{Shared, read_block};
 use super::state::BlockRead;
+use crate::clock::unix_ms;
 use crate::store::queue::Lane;
 
 pub(super) fn compact(
@@ -215,7 +216,7 @@ impl<'a> Output<'a> {
             seq,
             segment: id,
             generation,
-            created_ms: now_ms(),
+            created_ms: unix_ms(),
         };
         shared.disk.write_at(&file, &header.encode(), 0)?;
         Ok(Self {

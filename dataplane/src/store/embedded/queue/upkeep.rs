@@ -19,7 +19,8 @@ use super::disk::Kind;
 use super::limits::{CHECKPOINT_RECORDS, REPACK_PAUSE, RESERVE_BYTES, SYNC_PAUSE, short_bytes};
 use super::retention::{self, Cut};
 use super::segment::{Body, Segment};
-use super::shared::{Shared, now_ms};
+use super::shared::Shared;
+use crate::clock::unix_ms;
 use crate::store::queue::Horizon;
 
 /// How long the writer is given to finish its segment.
@@ -113,7 +114,7 @@ impl Keeper {
             if let Some(now) = trims.iter().map(|(now, _)| *now).max() {
                 self.trim(horizon.as_ref(), now);
             } else if urgent && !closed {
-                self.trim(horizon.as_ref(), now_ms());
+                self.trim(horizon.as_ref(), unix_ms());
             }
             if !closed && !urgent {
                 self.repack(horizon.as_ref());
@@ -358,7 +359,7 @@ impl Keeper {
         };
         let cut = Cut {
             horizon,
-            now_ms: now_ms(),
+            now_ms: unix_ms(),
             short: false,
         };
         if let Err(error) = compact(&self.shared, &mut self.unpacker, seq, &cut) {

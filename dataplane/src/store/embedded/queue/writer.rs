@@ -23,8 +23,9 @@ use super::limits::{
 };
 use super::log::{HEADER_BYTES, Header, VERSION};
 use super::segment::{Body, Segment};
-use super::shared::{Shared, now_ms};
+use super::shared::Shared;
 use super::state::Written;
+use crate::clock::unix_ms;
 use crate::store::queue::{Lane, QueueError};
 
 pub(super) struct Writer {
@@ -154,7 +155,7 @@ impl Writer {
             seq,
             segment: fastrand::u64(..),
             generation: 0,
-            created_ms: now_ms(),
+            created_ms: unix_ms(),
         };
         let path = self.shared.layout.path(seq, Kind::Log);
         let disk = &self.shared.disk;
