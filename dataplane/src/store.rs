@@ -1,4 +1,4 @@
-//! Contracts for the state that data planes share: [`Broker`] and [`Presence`].
+//! Contracts for the state that data planes share: [`Broker`], [`Presence`] and [`Peers`].
 //!
 //! Every sentence here is a promise that callers rely on, and has a case in `conformance`, the suite that every
 //! implementation must pass. All methods are safe to retry unless they say otherwise. Nothing here knows clients,
@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use thiserror::Error;
 
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
 pub mod queue;
+pub mod redis;
 
 use crate::relay::channel::Channel;
 use crate::relay::protocol::{ClientInfo, Payload, Position, Publication, Tags};
@@ -40,6 +42,9 @@ pub enum Event {
     },
     Join(Arc<ClientInfo>),
     Leave(Arc<ClientInfo>),
+    /// Publications of the channel's stream may have been missed, and cannot be had any more: who follows the stream
+    /// has to be told.
+    Lost,
 }
 
 /// Receives events of the channels this process subscribed to.
@@ -157,6 +162,22 @@ pub trait Broker: Send + Sync {
 pub enum PresenceEvent {
     Join(Arc<ClientInfo>),
     Leave(Arc<ClientInfo>),
+}
+
+/// Messages between the processes of a gateway.
+#[async_trait]
+pub trait Peers: Send + Sync {
+    /// Hands the message to every other process that lives, once or, in a failover, not at all: who needs an answer asks
+    /// for one. Returns how many processes lived besides this one.
+    async fn tell_others(&self, message: Bytes) -> Result<usize, StoreError>;
+
+    /// Hands the message to one process, in the same way.
+    async fn tell(&self, peer: &Holder, message: Bytes) -> Result<(), StoreError>;
+}
+
+/// Receives what other processes tell this one. Must be quick.
+pub trait PeerSink: Send + Sync {
+    fn told(&self, by: Holder, message: Bytes);
 }
 
 /// Names a process in presence. Entries of a holder whose lease ended are hidden at once.

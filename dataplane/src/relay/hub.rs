@@ -202,7 +202,7 @@ impl Hub {
                 room.last = delta.then(|| Arc::clone(publication));
                 previous.filter(|_| *delta)
             }
-            Event::Join(_) | Event::Leave(_) => None,
+            Event::Join(_) | Event::Leave(_) | Event::Lost => None,
         };
         let mut forms = Forms::new(
             channel,
@@ -295,6 +295,12 @@ impl Member {
                 if !self.wants.join_leave {
                     return false;
                 }
+            }
+            Event::Lost => {
+                if self.at.is_some() {
+                    self.fail(channel);
+                }
+                return false;
             }
             Event::Publication {
                 publication,

@@ -115,6 +115,6 @@ impl Mailbox {
 fn payload_bytes(event: &Event) -> usize {
     match event {
         Event::Publication { publication, .. } => publication.data.len(),
-        Event::Join(_) | Event::Leave(_) => 0,
+        Event::Join(_) | Event::Leave(_) | Event::Lost => 0,
     }
 }

@@ -65,7 +65,7 @@ impl RecordingSink {
     pub(crate) fn publications(&self) -> Vec<Arc<Publication>> {
         let publication = |(_, event): &(Channel, Event)| match event {
             Event::Publication { publication, .. } => Some(publication.clone()),
-            Event::Join(_) | Event::Leave(_) => None,
+            Event::Join(_) | Event::Leave(_) | Event::Lost => None,
         };
         self.0.lock().iter().filter_map(publication).collect()
     }
@@ -194,7 +194,7 @@ impl<'a> Fleet<'a> {
                 position,
                 ..
             } => Some((publication, position)),
-            Event::Join(_) | Event::Leave(_) => None,
+            Event::Join(_) | Event::Leave(_) | Event::Lost => None,
         };
         self.events(node, channel)
             .await

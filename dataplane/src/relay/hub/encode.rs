@@ -110,6 +110,8 @@ impl<'e> Forms<'e> {
                     None => return Slot::Impossible,
                 }
             }
+            // Told by a control, not pushed.
+            Event::Lost => return Slot::Impossible,
         };
         if outcome.is_err() {
             return Slot::Impossible;

@@ -1,0 +1,17 @@
+//! The stores of processes that share their state: Redis, or a Redis Cluster.
+//!
+//! `cluster` carries calls to the right server, whatever happens to the servers; `link` is the only file that knows the
+//! client library, `lua/` holds what must happen atomically. Contracts are built on these: nothing else in the data plane
+//! knows that it is Redis.
+
+pub mod cluster;
+pub mod lanes;
+pub mod limits;
+pub mod link;
+pub mod metrics;
+mod node;
+pub mod reply;
+pub mod script;
+pub mod settings;
+pub mod slots;
+pub mod topology;
