@@ -184,6 +184,15 @@ pub trait PeerSink: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Holder(pub Arc<str>);
 
+/// What renewing a lease came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    Kept,
+    /// The holder was away for so long that its entries were reaped, or the store lost them: it has to join again what it
+    /// holds.
+    Lost,
+}
+
 /// An entry that was removed because its holder's lease ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reaped {
@@ -202,7 +211,7 @@ pub struct PresenceCount {
 pub trait Presence: Send + Sync {
     /// Starts or renews the holder's lease: its entries stay visible until `ttl` from now. Entries that were hidden
     /// and not reaped yet are visible again.
-    async fn renew(&self, holder: &Holder, ttl: Duration) -> Result<(), StoreError>;
+    async fn renew(&self, holder: &Holder, ttl: Duration) -> Result<Renewal, StoreError>;
 
     /// Adds or replaces the entry of `info.client`, whoever held it. Without a lease the entry is hidden.
     async fn join(
@@ -227,6 +236,17 @@ pub trait Presence: Send + Sync {
     /// How long [`Presence::list`] would be, and how many users are in it. Much cheaper than the list.
     async fn count(&self, channel: &Channel) -> Result<PresenceCount, StoreError>;
 
-    /// Removes entries of ended leases, each returned to exactly one caller (who publishes the leave events).
+    /// Removes entries of ended leases, each returned to one caller at most (who publishes the leave events). To be
+    /// called only by who could renew its own lease all the time that a lease lasts: while the store was away, nobody could.
     async fn reap(&self) -> Result<Vec<Reaped>, StoreError>;
+
+    /// Sets how many connections the holder has for an account. `false`, and nothing is set: all living holders together
+    /// would have more than `limit`.
+    async fn take_seats(
+        &self,
+        holder: &Holder,
+        account: &str,
+        connections: usize,
+        limit: Option<usize>,
+    ) -> Result<bool, StoreError>;
 }

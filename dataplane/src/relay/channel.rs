@@ -35,6 +35,12 @@ impl Channel {
         }
     }
 
+    /// The channel that [`Channel::scoped`] names; `None` for anything else.
+    pub fn from_scoped(scoped: &str) -> Option<Self> {
+        let (account, name) = scoped.split_once(SEPARATOR)?;
+        (account.len() <= ACCOUNT_BYTES_MAX).then(|| Self::new(account, name))
+    }
+
     /// The name as the client knows it.
     pub fn name(&self) -> &str {
         &self.scoped[usize::from(self.name_start)..]

@@ -24,7 +24,7 @@ use self::clock::{Clock, SystemClock};
 use self::presence::Members;
 use super::{
     Broker, EventSink, Holder, NewPublication, Presence, PresenceCount, PresenceEvent,
-    PublishOptions, Published, ReadOptions, Reaped, Retention, StoreError, StreamRead,
+    PublishOptions, Published, ReadOptions, Reaped, Renewal, Retention, StoreError, StreamRead,
 };
 use crate::relay::channel::Channel;
 use crate::relay::protocol::ClientInfo;
@@ -146,9 +146,9 @@ impl Broker for Embedded {
 
 #[async_trait]
 impl Presence for Embedded {
-    async fn renew(&self, holder: &Holder, ttl: Duration) -> Result<(), StoreError> {
+    async fn renew(&self, holder: &Holder, ttl: Duration) -> Result<Renewal, StoreError> {
         self.members.renew(holder, ttl, self.clock.now());
-        Ok(())
+        Ok(Renewal::Kept)
     }
 
     async fn join(
@@ -180,5 +180,16 @@ impl Presence for Embedded {
 
     async fn reap(&self) -> Result<Vec<Reaped>, StoreError> {
         Ok(self.members.reap(self.clock.now()))
+    }
+
+    /// The process is alone: what it has is what there is.
+    async fn take_seats(
+        &self,
+        _holder: &Holder,
+        _account: &str,
+        connections: usize,
+        limit: Option<usize>,
+    ) -> Result<bool, StoreError> {
+        Ok(limit.is_none_or(|limit| connections <= limit))
     }
 }

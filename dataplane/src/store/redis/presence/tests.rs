@@ -1,0 +1,231 @@
+//! The conformance suite on real servers, and what only several processes can show.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sluice_e2e::redis::{Options, RedisCluster, RedisServer};
+use tokio::runtime::Handle;
+
+use super::RedisPresence;
+use crate::relay::channel::Channel;
+use crate::relay::protocol::ClientInfo;
+use crate::store::conformance::{self, Harness, Node};
+use crate::store::embedded::Embedded;
+use crate::store::redis::cluster::Cluster;
+use crate::store::redis::metrics::Metrics;
+use crate::store::redis::settings::Settings;
+use crate::store::redis::topology::Address;
+use crate::store::{Holder, Presence, Renewal};
+
+/// Two processes on the servers; each fleet is a gateway of its own.
+struct OnRedis {
+    seeds: Vec<Address>,
+    fleets: AtomicU32,
+}
+
+impl OnRedis {
+    fn new(ports: impl IntoIterator<Item = u16>) -> Self {
+        Self {
+            seeds: ports
+                .into_iter()
+                .map(|port| Address::new("127.0.0.1", port))
+                .collect(),
+            fleets: AtomicU32::new(0),
+        }
+    }
+
+    fn presence(&self, gateway: &str) -> Arc<RedisPresence> {
+        let settings = Settings {
+            seeds: self.seeds.clone(),
+            username: None,
+            password: None,
+            tls: None,
+            gateway: gateway.to_owned(),
+        };
+        let cluster = Cluster::start(settings, Handle::current(), Metrics::default());
+        Arc::new(RedisPresence::new(cluster))
+    }
+}
+
+#[async_trait]
+impl Harness for OnRedis {
+    async fn nodes(&self) -> Vec<Node> {
+        let fleet = self.fleets.fetch_add(1, Ordering::Relaxed);
+        let node = |_| {
+            let sink = Arc::<conformance::RecordingSink>::default();
+            Node {
+                broker: Arc::new(Embedded::new(Arc::clone(&sink) as _)),
+                presence: self.presence(&format!("test/{fleet}")),
+                sink,
+            }
+        };
+        (0..2).map(node).collect()
+    }
+
+    fn tick(&self) -> Duration {
+        Duration::from_millis(400)
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    fn can_skip(&self) -> bool {
+        false
+    }
+
+    async fn settle(&self) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_on_one_server() {
+    let server = RedisServer::start(Options::default()).await.unwrap();
+    conformance::run_presence(&OnRedis::new([server.port()])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_on_a_cluster() {
+    let cluster = RedisCluster::start(3, 1, Options::default()).await.unwrap();
+    let ports = cluster.nodes().iter().map(RedisServer::port);
+    conformance::run_presence(&OnRedis::new(ports)).await;
+}
+
+fn info(client: usize) -> Arc<ClientInfo> {
+    Arc::new(ClientInfo {
+        user: format!("u{}", client % 10).into(),
+        client: format!("c{client}").into(),
+        ..ClientInfo::default()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_primary_loses_no_entry_and_hides_nobody() {
+    const LEASE: Duration = Duration::from_secs(10);
+    let cluster = RedisCluster::start(3, 1, Options::default()).await.unwrap();
+    let on = OnRedis::new(cluster.nodes().iter().map(RedisServer::port));
+    let (a, b) = (on.presence("test/kill"), on.presence("test/kill"));
+    let holders = [Holder("a".into()), Holder("b".into())];
+    a.renew(&holders[0], LEASE).await.unwrap();
+    b.renew(&holders[1], LEASE).await.unwrap();
+    let channels: Vec<Channel> = (0..48)
+        .map(|n| Channel::new("acc", &format!("ch{n}")))
+        .collect();
+    for (index, channel) in channels.iter().enumerate() {
+        a.join(&holders[0], channel, info(index)).await.unwrap();
+        b.join(&holders[1], channel, info(index + 100))
+            .await
+            .unwrap();
+    }
+    cluster.kill_primary(1).await.unwrap();
+    let killed = std::time::Instant::now();
+    // Calls for the other shards go on; those for this one fail in bounded time until the replica has taken over.
+    let mut down = 0;
+    loop {
+        let mut seen = 0;
+        for channel in &channels {
+            let started = std::time::Instant::now();
+            match b.list(channel).await {
+                Ok(list) => {
+                    assert_eq!(list.len(), 2, "{channel:?}");
+                    seen += 1;
+                }
+                Err(_) => {
+                    down += 1;
+                    assert!(started.elapsed() < Duration::from_secs(5));
+                    break;
+                }
+            }
+        }
+        if seen == channels.len() {
+            break;
+        }
+        assert!(
+            killed.elapsed() < Duration::from_secs(9),
+            "the shard is back before leases end"
+        );
+    }
+    println!("back after {:?}, {down} failed lists", killed.elapsed());
+    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Kept));
+    assert!(a.leave(&holders[0], &channels[0], "c0").await.unwrap());
+    assert_eq!(b.count(&channels[0]).await.unwrap().clients, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_reaped_or_lost_is_told_to_join_again() {
+    const LEASE: Duration = Duration::from_millis(600);
+    let server = RedisServer::start(Options::default()).await.unwrap();
+    let on = OnRedis::new([server.port()]);
+    let (a, b) = (on.presence("test/lost"), on.presence("test/lost"));
+    let holders = [Holder("a".into()), Holder("b".into())];
+    let channel = Channel::new("acc", "x");
+    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Kept));
+    a.join(&holders[0], &channel, info(1)).await.unwrap();
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(b.reap().await.unwrap().len(), 1);
+    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Lost));
+    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Kept));
+    a.join(&holders[0], &channel, info(1)).await.unwrap();
+    assert_eq!(b.list(&channel).await.unwrap().len(), 1);
+    server.call(&["FLUSHALL"]).await.unwrap();
+    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Lost));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seats_are_counted_over_living_processes() {
+    const LEASE: Duration = Duration::from_millis(800);
+    let server = RedisServer::start(Options::default()).await.unwrap();
+    let on = OnRedis::new([server.port()]);
+    let (a, b) = (on.presence("test/seats"), on.presence("test/seats"));
+    let holders = [Holder("a".into()), Holder("b".into())];
+    a.renew(&holders[0], LEASE).await.unwrap();
+    b.renew(&holders[1], LEASE * 100).await.unwrap();
+    let limit = Some(3);
+    assert!(a.take_seats(&holders[0], "acc", 2, limit).await.unwrap());
+    assert!(b.take_seats(&holders[1], "acc", 1, limit).await.unwrap());
+    assert!(!b.take_seats(&holders[1], "acc", 2, limit).await.unwrap());
+    assert!(b.take_seats(&holders[1], "other", 3, limit).await.unwrap());
+    assert!(a.take_seats(&holders[0], "acc", 1, limit).await.unwrap());
+    assert!(b.take_seats(&holders[1], "acc", 2, limit).await.unwrap());
+    assert!(!b.take_seats(&holders[1], "acc", 3, limit).await.unwrap());
+    tokio::time::sleep(LEASE).await;
+    assert!(
+        b.take_seats(&holders[1], "acc", 3, limit).await.unwrap(),
+        "a is dead"
+    );
+    assert!(b.take_seats(&holders[1], "acc", 4, None).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cost_of_a_lease_does_not_depend_on_clients() {
+    const LEASE: Duration = Duration::from_secs(10);
+    let server = RedisServer::start(Options::default()).await.unwrap();
+    let presence = OnRedis::new([server.port()]).presence("test/cost");
+    let holder = Holder("a".into());
+    presence.renew(&holder, LEASE).await.unwrap();
+    let mut costs = Vec::new();
+    for round in 0..2 {
+        let before = commands(&server).await;
+        presence.renew(&holder, LEASE).await.unwrap();
+        presence.reap().await.unwrap();
+        costs.push(commands(&server).await - before);
+        for client in 0..500 {
+            let channel = Channel::new("acc", &format!("ch{}-{round}", client % 50));
+            presence
+                .join(&holder, &channel, info(client))
+                .await
+                .unwrap();
+        }
+    }
+    // The topology is asked for meanwhile.
+    assert!(costs[0].abs_diff(costs[1]) <= 4, "{costs:?}");
+}
+
+async fn commands(server: &RedisServer) -> u64 {
+    let info = server.call(&["INFO", "stats"]).await.unwrap();
+    let text = info.to_string();
+    let (_, rest) = text.split_once("total_commands_processed:").unwrap();
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
