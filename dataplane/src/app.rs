@@ -27,7 +27,7 @@ use crate::pressure::Pressure;
 use crate::relay::{Metrics, Parts, Relay, Router, Shared, WORKERS_MAX};
 use crate::resources::{self, MemoryBudget};
 use crate::store::Holder;
-use crate::store::embedded::Embedded;
+use crate::store::embedded::{Alone, Embedded};
 use crate::telemetry;
 use crate::tls::Certificates;
 
@@ -98,7 +98,7 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         Arc::clone(relay.shared()),
         certificates,
     ));
-    tasks.spawn(relay.clone().keep_presence());
+    tasks.spawn(relay.clone().keep());
     tasks.spawn(pressure.run());
     if let Some(ingest) = &ingest {
         tasks.spawn(ingest.follow_config(config.clone()));
@@ -163,6 +163,8 @@ fn start_relay(parts: RelayParts<'_>) -> anyhow::Result<Relay> {
         config: config.clone(),
         broker: Arc::clone(&store) as _,
         presence: Arc::clone(&store) as _,
+        peers: Arc::new(Alone),
+        surveys: Arc::default(),
         router,
         pressure: Arc::clone(pressure),
         metrics: Metrics::register(registry),

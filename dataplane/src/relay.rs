@@ -20,6 +20,7 @@ pub mod heartbeat;
 pub mod history;
 pub mod http;
 pub mod hub;
+pub mod lease;
 pub mod limits;
 pub mod mailbox;
 pub mod metrics;
@@ -27,9 +28,11 @@ pub mod outbox;
 pub mod protocol;
 pub mod rate;
 pub mod router;
+pub mod seats;
 pub mod session;
 pub mod shared;
 pub mod socket;
+pub mod survey;
 pub mod upgrade;
 pub mod worker;
 
@@ -44,14 +47,13 @@ use tokio::task::LocalSet;
 
 pub use self::http::Accepted;
 use self::http::Handover;
-use self::limits::{HANDSHAKES_MAX, PRESENCE_LEASE, PRESENCE_RENEW};
+use self::limits::HANDSHAKES_MAX;
 use self::mailbox::Item;
 pub use self::metrics::Metrics;
 pub use self::router::{Router, WORKERS_MAX};
 pub use self::shared::{Parts, Shared};
 use self::worker::{Order, Worker};
 use crate::auth::Authenticator;
-use crate::store::PresenceEvent;
 
 /// The running relay: its workers are threads that live as long as the process.
 #[derive(Clone)]
@@ -102,34 +104,13 @@ impl Relay {
         self.shared.router().mailboxes()[worker].push(Item::Order(Order::Serve(accepted)));
     }
 
-    /// Keeps this process's lease in presence, and announces the clients of processes whose lease ended as gone.
-    pub async fn keep_presence(self) {
-        let mut ticks = tokio::time::interval(PRESENCE_RENEW);
-        loop {
-            ticks.tick().await;
-            let presence = self.shared.presence();
-            if let Err(error) = presence.renew(self.shared.holder(), PRESENCE_LEASE).await {
-                tracing::warn!(%error, "presence lease not renewed");
-                continue;
-            }
-            let reaped = match presence.reap().await {
-                Ok(reaped) => reaped,
-                Err(error) => {
-                    tracing::warn!(%error, "presence not reaped");
-                    continue;
-                }
-            };
-            for entry in reaped {
-                let left = self
-                    .shared
-                    .broker()
-                    .publish_presence(&entry.channel, PresenceEvent::Leave(entry.info))
-                    .await;
-                if let Err(error) = left {
-                    tracing::warn!(%error, "leave of a dead process's client not announced");
-                }
-            }
-        }
+    /// What has to be done all the time beside serving clients; never ends.
+    pub async fn keep(self) {
+        tokio::join!(
+            lease::keep(Arc::clone(&self.shared)),
+            seats::keep(Arc::clone(&self.shared)),
+            survey::answer_all(&self.shared),
+        );
     }
 }
 

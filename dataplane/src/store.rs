@@ -222,7 +222,7 @@ pub trait Presence: Send + Sync {
     ) -> Result<(), StoreError>;
 
     /// Removes the entry of a client; an absent one is no error. Returns whether it was there. An entry that
-    /// another holder has taken over stays.
+    /// another holder has taken over stays. What could not be done is done when the store is back.
     async fn leave(
         &self,
         holder: &Holder,

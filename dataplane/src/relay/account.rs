@@ -1,11 +1,16 @@
 //! What connections of one account share in this process: their number and their message rate.
+//!
+//! Where the number is limited, other processes have to know it too: [`Accounts`] remembers which numbers changed, and
+//! `seats` tells them.
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify};
 
 use super::rate::Bucket;
 
@@ -36,6 +41,11 @@ struct Entry {
 pub struct Accounts {
     shards: Vec<Mutex<HashMap<Arc<str>, Entry>>>,
     hasher: RandomState,
+    /// Held while a shard's numbers are told to the other processes, so that they are told in order.
+    turns: Vec<AsyncMutex<()>>,
+    /// Accounts whose number has to be told.
+    changed: Mutex<HashSet<Arc<str>>>,
+    change: Notify,
 }
 
 /// One connection counted to its account; dropping it counts down.
@@ -43,6 +53,7 @@ pub struct Accounts {
 pub struct Seat {
     accounts: Arc<Accounts>,
     state: Arc<AccountState>,
+    is_limited: bool,
 }
 
 impl Seat {
@@ -60,6 +71,10 @@ impl Drop for Seat {
                 shard.remove(&self.state.name);
             }
         }
+        drop(shard);
+        if self.is_limited {
+            self.accounts.mark_changed(&self.state.name);
+        }
     }
 }
 
@@ -68,6 +83,9 @@ impl Default for Accounts {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            turns: (0..SHARDS).map(|_| AsyncMutex::default()).collect(),
+            changed: Mutex::default(),
+            change: Notify::new(),
         }
     }
 }
@@ -92,7 +110,44 @@ impl Accounts {
         Some(Seat {
             accounts: Arc::clone(self),
             state,
+            is_limited: limit.is_some(),
         })
+    }
+
+    /// Connections of the account here.
+    pub fn connections(&self, account: &str) -> usize {
+        let shard = self.shard(account).lock();
+        shard.get(account).map_or(0, |entry| entry.connections)
+    }
+
+    /// One at a time may tell the account's number.
+    pub async fn turn(&self, account: &str) -> MutexGuard<'_, ()> {
+        let hash = self.hasher.hash_one(account);
+        self.turns[hash as usize % SHARDS].lock().await
+    }
+
+    pub fn mark_changed(&self, account: &Arc<str>) {
+        self.changed.lock().insert(Arc::clone(account));
+        self.change.notify_one();
+    }
+
+    pub fn mark_all_changed(&self) {
+        for shard in &self.shards {
+            let accounts: Vec<_> = shard.lock().keys().cloned().collect();
+            self.changed.lock().extend(accounts);
+        }
+        self.change.notify_one();
+    }
+
+    /// Waits until there are accounts whose number changed, then takes them.
+    pub async fn take_changed(&self) -> HashSet<Arc<str>> {
+        loop {
+            let changed = std::mem::take(&mut *self.changed.lock());
+            if !changed.is_empty() {
+                return changed;
+            }
+            self.change.notified().await;
+        }
     }
 
     fn shard(&self, account: &str) -> &Mutex<HashMap<Arc<str>, Entry>> {

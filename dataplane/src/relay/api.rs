@@ -104,6 +104,18 @@ where
     }
 }
 
+/// Carries out what another process asks for; `None`: nothing that this one knows.
+pub(super) async fn carry_out_here(
+    shared: &Arc<Shared>,
+    method: &str,
+    params: &str,
+) -> Option<String> {
+    let command = Command::parse(Method::named(method)?, params.as_bytes()).ok()?;
+    let answer = Executor::new(shared).command_here(command).await?;
+    // What is wrong with the command was told by the process that was asked first.
+    Some(answer.unwrap_or_else(|_| answer::NOTHING.to_owned()))
+}
+
 enum Served {
     One(Answer),
     /// A body with answers of its own, not wrapped in `result`.

@@ -92,6 +92,12 @@ pub enum Effect {
         channel: Channel,
         info: Arc<ClientInfo>,
     },
+    /// Be in presence again; to the others the client has left.
+    JoinAgain {
+        channel: Channel,
+        info: Arc<ClientInfo>,
+        announce: bool,
+    },
     /// The subscription is over: leave hub and presence, tell the others.
     Leave(Subscription),
     Close(Disconnect),

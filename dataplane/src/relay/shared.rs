@@ -1,7 +1,7 @@
 //! What all workers of the process share: configuration, stores, router, counters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -13,19 +13,23 @@ use super::limits::RESERVED_DESCRIPTORS;
 use super::metrics::{Metrics, Refused};
 use super::rate::Bucket;
 use super::router::Router;
+use super::survey::Surveys;
 use crate::auth::Authenticator;
 use crate::clock::unix_ms;
 use crate::drain::Drain;
 use crate::ingest::accept::Accept;
 use crate::limits::{EGRESS_MEMORY_PERCENT, INGRESS_MEMORY_PERCENT};
 use crate::pressure::{Level, Pressure};
-use crate::store::{Broker, Holder, Presence};
+use crate::store::{Broker, Holder, Peers, Presence};
 
 /// What the relay is made of.
 pub struct Parts {
     pub config: watch::Receiver<Arc<GatewayConfig>>,
     pub broker: Arc<dyn Broker>,
     pub presence: Arc<dyn Presence>,
+    pub peers: Arc<dyn Peers>,
+    /// What `peers` tell this process goes here.
+    pub surveys: Arc<Surveys>,
     pub router: Arc<Router>,
     pub pressure: Arc<Pressure>,
     pub metrics: Metrics,
@@ -48,6 +52,8 @@ pub struct Shared {
     worker_connections: Vec<AtomicUsize>,
     connection_rate: Mutex<Bucket>,
     started: Instant,
+    /// A client could not join presence again.
+    presence_incomplete: AtomicBool,
 }
 
 /// A place among the process's connections; dropping it gives it back.
@@ -76,6 +82,7 @@ impl Shared {
             worker_connections,
             connection_rate: Mutex::default(),
             started: Instant::now(),
+            presence_incomplete: AtomicBool::new(false),
         })
     }
 
@@ -93,6 +100,22 @@ impl Shared {
 
     pub fn presence(&self) -> &dyn Presence {
         &*self.parts.presence
+    }
+
+    pub fn peers(&self) -> &dyn Peers {
+        &*self.parts.peers
+    }
+
+    pub fn surveys(&self) -> &Arc<Surveys> {
+        &self.parts.surveys
+    }
+
+    pub fn presence_is_incomplete(&self) {
+        self.presence_incomplete.store(true, Ordering::Relaxed);
+    }
+
+    pub fn take_presence_incomplete(&self) -> bool {
+        self.presence_incomplete.swap(false, Ordering::Relaxed)
     }
 
     pub fn holder(&self) -> &Holder {

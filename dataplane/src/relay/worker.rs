@@ -36,6 +36,7 @@ use super::metrics::Metrics;
 use super::outbox::{Frame, FrameBytes};
 use super::protocol::{self, Encoding, Position, Publication};
 use super::router::Router;
+use super::seats;
 use super::session::{Env, MemberKey};
 use super::shared::Shared;
 use crate::auth::Authenticator;
@@ -241,9 +242,9 @@ impl Worker {
         })
     }
 
-    pub fn enter_account(&self, account: &Arc<str>) -> Option<Seat> {
+    pub async fn enter_account(&self, account: &Arc<str>) -> Option<Seat> {
         let limit = self.config.borrow().relay.limits.connections_per_account;
-        self.shared.accounts().enter(account, limit)
+        seats::enter(&self.shared, account, limit).await
     }
 
     pub fn register(&self, connection: &Rc<Connection>) -> usize {

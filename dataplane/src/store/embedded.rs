@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 mod broker;
 pub mod clock;
@@ -23,7 +24,7 @@ use self::broker::Streams;
 use self::clock::{Clock, SystemClock};
 use self::presence::Members;
 use super::{
-    Broker, EventSink, Holder, NewPublication, Presence, PresenceCount, PresenceEvent,
+    Broker, EventSink, Holder, NewPublication, Peers, Presence, PresenceCount, PresenceEvent,
     PublishOptions, Published, ReadOptions, Reaped, Renewal, Retention, StoreError, StreamRead,
 };
 use crate::relay::channel::Channel;
@@ -93,6 +94,20 @@ impl Embedded {
             tokio::time::sleep(SWEEP_PAUSE).await;
             self.streams.sweep_shard(shard, self.clock.now());
         }
+    }
+}
+
+/// [`Peers`] of a process that has none.
+pub struct Alone;
+
+#[async_trait]
+impl Peers for Alone {
+    async fn tell_others(&self, _message: Bytes) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+
+    async fn tell(&self, _peer: &Holder, _message: Bytes) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

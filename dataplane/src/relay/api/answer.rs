@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -249,20 +249,37 @@ pub(super) fn history(read: &StreamRead) -> Answer {
     })
 }
 
-pub(super) fn channels<'a>(channels: impl Iterator<Item = (&'a str, u32)>) -> Answer {
-    #[derive(Serialize)]
-    struct Channel {
-        num_clients: u32,
+/// Clients by channel.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Channels {
+    channels: BTreeMap<String, Channel>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Channel {
+    num_clients: u32,
+}
+
+impl Channels {
+    pub(super) fn add(&mut self, name: &str, num_clients: u32) {
+        if let Some(channel) = self.channels.get_mut(name) {
+            channel.num_clients = channel.num_clients.saturating_add(num_clients);
+        } else {
+            self.channels
+                .insert(name.to_owned(), Channel { num_clients });
+        }
     }
-    #[derive(Serialize)]
-    struct Result<'a> {
-        channels: BTreeMap<&'a str, Channel>,
+
+    /// Adds what another process has.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (name, channel) in other.channels {
+            self.add(&name, channel.num_clients);
+        }
     }
-    encode(&Result {
-        channels: channels
-            .map(|(name, num_clients)| (name, Channel { num_clients }))
-            .collect(),
-    })
+
+    pub(super) fn json(&self) -> Answer {
+        encode(self)
+    }
 }
 
 /// This process.
@@ -279,6 +296,8 @@ pub(super) struct Node<'a> {
     pub(super) num_subs: u64,
 }
 
-pub(super) fn info(node: &Node<'_>) -> Answer {
-    Ok(list("nodes", &[encode(node)?]))
+impl Node<'_> {
+    pub(super) fn json(&self) -> Answer {
+        encode(self)
+    }
 }

@@ -1,11 +1,13 @@
 //! Carries commands out against the stores and the workers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use sluice_crds::config::{GatewayConfig, Namespace};
 use tokio::sync::mpsc;
 use tokio::time;
@@ -14,7 +16,7 @@ use super::answer::{self, Answer, ApiError, NOTHING};
 use super::message::{Message, account_of};
 use super::orders::{self, Directive};
 use super::pattern::Pattern;
-use super::request::{Batch, BatchCommand, Channels, Command, History, Publish};
+use super::request::{Batch, BatchCommand, Channels, Command, History, Method, Publish};
 use crate::clock::unix_ms;
 use crate::relay::channel::Channel;
 use crate::relay::protocol::Position;
@@ -31,6 +33,17 @@ const CONCURRENCY: usize = 256;
 const ORDERS_DEADLINE: Duration = Duration::from_secs(1);
 /// All the answers to one request: bounds what a batch of history reads can gather in memory.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The parameters of a command that has none.
+static EMPTY: BTreeMap<String, String> = BTreeMap::new();
+
+/// A command as other processes are told it.
+type Told = (Method, Box<RawValue>);
+
+fn told(method: Method, request: &impl Serialize) -> Result<Told, ApiError> {
+    let params = serde_json::value::to_raw_value(request).map_err(|_| ApiError::Internal)?;
+    Ok((method, params))
+}
 
 /// Carries out the commands of one request.
 pub(super) struct Executor<'a> {
@@ -70,12 +83,23 @@ impl<'a> Executor<'a> {
         let answer = match command {
             Command::Publish(request) => self.publish(&request).await?,
             Command::Broadcast(request) => self.broadcast(&request).await?,
-            Command::Subscribe(request) => self.order(orders::subscribe(request, relay)?).await,
-            Command::Unsubscribe(request) => self.order(orders::unsubscribe(request, relay)?).await,
-            Command::Disconnect(request) => self.order(orders::disconnect(request)?).await,
+            Command::Subscribe(request) => {
+                let told = told(Method::Subscribe, &request)?;
+                self.order(told, orders::subscribe(request, relay)?).await?
+            }
+            Command::Unsubscribe(request) => {
+                let told = told(Method::Unsubscribe, &request)?;
+                self.order(told, orders::unsubscribe(request, relay)?)
+                    .await?
+            }
+            Command::Disconnect(request) => {
+                let told = told(Method::Disconnect, &request)?;
+                self.order(told, orders::disconnect(request)?).await?
+            }
             Command::Refresh(request) => {
-                self.order(orders::refresh(request, unix_ms() / 1_000)?)
-                    .await
+                let told = told(Method::Refresh, &request)?;
+                self.order(told, orders::refresh(request, unix_ms() / 1_000)?)
+                    .await?
             }
             Command::Presence(request) => {
                 let channel = self.channel_with_presence(&request.account, &request.channel)?;
@@ -91,7 +115,7 @@ impl<'a> Executor<'a> {
                 self.shared.broker().remove_history(&channel).await?;
                 NOTHING.to_owned()
             }
-            Command::Channels(request) => self.channels(&request)?,
+            Command::Channels(request) => self.channels(&request).await?,
             Command::Info => self.info().await?,
             // No remote calls are defined.
             Command::Rpc(request) if request.method.is_empty() => return Err(ApiError::BadRequest),
@@ -142,21 +166,70 @@ impl<'a> Executor<'a> {
         answer::published(&published)
     }
 
-    /// Tells every worker, and waits until they have done it.
-    async fn order(&self, directive: Directive) -> String {
-        if let Some((target, control)) = directive {
-            let target = Arc::new(target);
-            let (done, mut all_done) = mpsc::channel(1);
-            self.shared.router().order_all(&|| Order::Control {
-                target: Arc::clone(&target),
-                control: control.clone(),
-                done: done.clone(),
-            });
-            drop(done);
-            // Ends when the last worker drops its sender; after the deadline the answer goes out all the same.
-            let _ = time::timeout(ORDERS_DEADLINE, all_done.recv()).await;
+    /// Carries out an order of another process, or answers its question; `None`: nothing that processes ask each other.
+    pub(super) async fn command_here(&self, command: Command) -> Option<Answer> {
+        let relay = &self.config.relay;
+        let directive = match command {
+            Command::Subscribe(request) => orders::subscribe(request, relay),
+            Command::Unsubscribe(request) => orders::unsubscribe(request, relay),
+            Command::Disconnect(request) => orders::disconnect(request),
+            Command::Refresh(request) => orders::refresh(request, unix_ms() / 1_000),
+            Command::Channels(request) => {
+                return Some(
+                    self.channels_here(&request)
+                        .and_then(|channels| channels.json()),
+                );
+            }
+            Command::Info => return Some(self.node().await),
+            Command::Publish(_)
+            | Command::Broadcast(_)
+            | Command::Presence(_)
+            | Command::PresenceStats(_)
+            | Command::History(_)
+            | Command::HistoryRemove(_)
+            | Command::Rpc(_) => return None,
+        };
+        match directive {
+            Ok(Some(directive)) => self.order_here(directive).await,
+            Ok(None) => {}
+            Err(error) => return Some(Err(error)),
         }
-        NOTHING.to_owned()
+        Some(Ok(NOTHING.to_owned()))
+    }
+
+    /// Tells every worker of every process, and waits until they have done it.
+    async fn order(&self, (method, params): Told, directive: Option<Directive>) -> Answer {
+        if let Some(directive) = directive {
+            let elsewhere = self.ask_others(method, &params);
+            let ((), elsewhere) = tokio::join!(self.order_here(directive), elsewhere);
+            elsewhere?;
+        }
+        Ok(NOTHING.to_owned())
+    }
+
+    async fn order_here(&self, (target, control): Directive) {
+        let target = Arc::new(target);
+        let (done, mut all_done) = mpsc::channel(1);
+        self.shared.router().order_all(&|| Order::Control {
+            target: Arc::clone(&target),
+            control: control.clone(),
+            done: done.clone(),
+        });
+        drop(done);
+        // Ends when the last worker drops its sender; after the deadline the answer goes out all the same.
+        let _ = time::timeout(ORDERS_DEADLINE, all_done.recv()).await;
+    }
+
+    async fn ask_others(
+        &self,
+        method: Method,
+        params: &impl Serialize,
+    ) -> Result<Vec<Box<RawValue>>, ApiError> {
+        let asked = self
+            .shared
+            .surveys()
+            .ask(self.shared.peers(), method.name(), params);
+        Ok(asked.await?)
     }
 
     async fn history(&self, request: History) -> Answer {
@@ -190,23 +263,41 @@ impl<'a> Executor<'a> {
         answer::history(&read)
     }
 
-    fn channels(&self, request: &Channels) -> Answer {
+    async fn channels(&self, request: &Channels) -> Answer {
+        let mut channels = self.channels_here(request)?;
+        for result in self.ask_others(Method::Channels, request).await? {
+            if let Ok(others) = serde_json::from_str(result.get()) {
+                channels.merge(others);
+            }
+        }
+        channels.json()
+    }
+
+    fn channels_here(&self, request: &Channels) -> Result<answer::Channels, ApiError> {
         let account = account_of(&request.account)?;
         let pattern = Pattern::compile(&request.pattern)?;
         let found = self
             .shared
             .router()
             .channels(account, |name| pattern.matches(name));
-        answer::channels(
-            found
-                .iter()
-                .map(|(channel, members)| (channel.name(), *members)),
-        )
+        let mut channels = answer::Channels::default();
+        for (channel, members) in &found {
+            channels.add(channel.name(), *members);
+        }
+        Ok(channels)
     }
 
     async fn info(&self) -> Answer {
+        let (here, others) = tokio::join!(self.node(), self.ask_others(Method::Info, &EMPTY));
+        let mut nodes = vec![here?];
+        nodes.extend(others?.iter().map(|node| node.get().to_owned()));
+        Ok(answer::list("nodes", &nodes))
+    }
+
+    /// This process.
+    async fn node(&self) -> Answer {
         let (num_channels, num_subs) = self.shared.router().totals();
-        answer::info(&answer::Node {
+        let node = answer::Node {
             uid: &self.shared.holder().0,
             name: &self.config.name,
             version: env!("CARGO_PKG_VERSION"),
@@ -215,7 +306,8 @@ impl<'a> Executor<'a> {
             num_channels,
             uptime: self.shared.uptime().as_secs(),
             num_subs,
-        })
+        };
+        node.json()
     }
 
     /// Distinct users over all workers, those of workers that do not answer in time left out.

@@ -17,10 +17,13 @@ const REASON_BYTES_MAX: usize = 123;
 /// Codes of the client protocol that SDKs act on.
 const DISCONNECT_CODES: std::ops::RangeInclusive<u16> = 3_000..=4_999;
 
-/// `None` when the request can mean no connection.
-pub(super) type Directive = Option<(Target, Control)>;
+/// Whose connections, and what they have to do.
+pub(super) type Directive = (Target, Control);
 
-pub(super) fn subscribe(request: Subscribe, relay: &config::Relay) -> Result<Directive, ApiError> {
+pub(super) fn subscribe(
+    request: Subscribe,
+    relay: &config::Relay,
+) -> Result<Option<Directive>, ApiError> {
     let account = account_of(&request.account)?;
     // A forgotten user must not subscribe every anonymous client.
     if request.user.is_empty() && request.client.is_empty() {
@@ -56,7 +59,7 @@ pub(super) fn subscribe(request: Subscribe, relay: &config::Relay) -> Result<Dir
 pub(super) fn unsubscribe(
     request: Unsubscribe,
     relay: &config::Relay,
-) -> Result<Directive, ApiError> {
+) -> Result<Option<Directive>, ApiError> {
     let account = account_of(&request.account)?;
     let channel = match &*request.channel {
         "" => None,
@@ -72,7 +75,7 @@ pub(super) fn unsubscribe(
     ))
 }
 
-pub(super) fn disconnect(request: Disconnect) -> Result<Directive, ApiError> {
+pub(super) fn disconnect(request: Disconnect) -> Result<Option<Directive>, ApiError> {
     account_of(&request.account)?;
     let disconnect = match request.disconnect {
         None => codes::DISCONNECT_FORCE,
@@ -108,7 +111,7 @@ pub(super) fn disconnect(request: Disconnect) -> Result<Directive, ApiError> {
     }))
 }
 
-pub(super) fn refresh(request: Refresh, now_seconds: u64) -> Result<Directive, ApiError> {
+pub(super) fn refresh(request: Refresh, now_seconds: u64) -> Result<Option<Directive>, ApiError> {
     account_of(&request.account)?;
     let expires_at = seconds(request.expire_at);
     let over = request.expired || expires_at.is_some_and(|at| at <= now_seconds);
@@ -129,13 +132,14 @@ pub(super) fn refresh(request: Refresh, now_seconds: u64) -> Result<Directive, A
     ))
 }
 
+/// `None` when the request can mean no connection.
 fn directive(
     account: &str,
     user: &str,
     client: String,
     session: &str,
     control: Control,
-) -> Directive {
+) -> Option<Directive> {
     // Sessions are secrets of transports that the relay does not have, so none of its connections has one.
     if !session.is_empty() {
         return None;

@@ -1,11 +1,12 @@
 //! Requests of the server API: JSON to typed commands, nothing decided yet.
 //!
 //! Field names and defaults are Centrifugo's: an absent field, and `null`, mean the zero value; unknown fields are
-//! ignored. Ours is `account`, absent or empty for the default account. Payloads are taken as they are written.
+//! ignored. Ours is `account`, absent or empty for the default account. Payloads are taken as they are written. What other
+//! data planes must carry out as well is told to them in the same form.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -142,7 +143,7 @@ pub(super) struct Publish {
     pub(super) version_epoch: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Subscribe {
     #[serde(deserialize_with = "or_default")]
@@ -170,7 +171,7 @@ pub(super) struct Subscribe {
     pub(super) overrides: Override,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Override {
     pub(super) presence: Option<Value>,
@@ -181,14 +182,14 @@ pub(super) struct Override {
 }
 
 /// Present means set; an empty object sets `false`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Value {
     #[serde(deserialize_with = "or_default")]
     pub(super) value: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Since {
     #[serde(deserialize_with = "or_default")]
@@ -197,7 +198,7 @@ pub(super) struct Since {
     pub(super) epoch: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Unsubscribe {
     #[serde(deserialize_with = "or_default")]
@@ -213,7 +214,7 @@ pub(super) struct Unsubscribe {
     pub(super) session: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Disconnect {
     #[serde(deserialize_with = "or_default")]
@@ -229,7 +230,7 @@ pub(super) struct Disconnect {
     pub(super) disconnect: Option<Reason>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Reason {
     #[serde(deserialize_with = "or_default")]
@@ -238,7 +239,7 @@ pub(super) struct Reason {
     pub(super) reason: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Refresh {
     #[serde(deserialize_with = "or_default")]
@@ -282,7 +283,7 @@ pub(super) struct History {
     pub(super) reverse: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Channels {
     #[serde(deserialize_with = "or_default")]
@@ -400,6 +401,16 @@ impl<'de> Deserialize<'de> for Json {
             }
         };
         Ok(Self(text.iter().map(blank).collect()))
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: Option<&RawValue> = match &*self.0 {
+            b"" => None,
+            text => Some(serde_json::from_slice(text).map_err(serde::ser::Error::custom)?),
+        };
+        raw.serialize(serializer)
     }
 }
 

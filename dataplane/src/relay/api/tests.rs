@@ -19,8 +19,8 @@ use crate::relay::metrics::Metrics;
 use crate::relay::router::Router;
 use crate::relay::shared::Parts;
 use crate::resources::MemoryBudget;
-use crate::store::embedded::Embedded;
-use crate::store::{Holder, Presence};
+use crate::store::embedded::{Alone, Embedded};
+use crate::store::{Holder, Peers, Presence};
 
 mod http;
 mod orders;
@@ -88,6 +88,14 @@ pub(in crate::relay) fn config(key: Option<&str>) -> GatewayConfig {
 }
 
 pub(super) fn shared_with(key: Option<&str>) -> Arc<Shared> {
+    make_shared(key, Arc::new(Alone))
+}
+
+pub(in crate::relay) fn shared_with_peers(peers: Arc<dyn Peers>) -> Arc<Shared> {
+    make_shared(Some(KEY), peers)
+}
+
+fn make_shared(key: Option<&str>, peers: Arc<dyn Peers>) -> Arc<Shared> {
     let registry = &mut Registry::default();
     let (_, config) = watch::channel(Arc::new(config(key)));
     let router = Arc::new(Router::new(WORKERS));
@@ -100,6 +108,8 @@ pub(super) fn shared_with(key: Option<&str>) -> Arc<Shared> {
         config,
         broker: Arc::clone(&store) as _,
         presence: store as _,
+        peers,
+        surveys: Arc::default(),
         router,
         pressure: Pressure::new(WORKERS, MemoryBudget::detect(None), registry),
         metrics: Metrics::register(registry),
@@ -149,7 +159,7 @@ pub(super) async fn call_text(
     text
 }
 
-pub(super) async fn call(shared: &Arc<Shared>, method: &str, body: Value) -> Value {
+pub(in crate::relay) async fn call(shared: &Arc<Shared>, method: &str, body: Value) -> Value {
     let text = call_text(shared, method, body.to_string()).await;
     serde_json::from_str(&text).expect("JSON")
 }

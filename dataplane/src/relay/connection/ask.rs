@@ -31,7 +31,7 @@ impl Connection {
             Ask::Admit { account, context } => {
                 // A second try after a refused connect must not count the first one's place.
                 self.seat.take();
-                let seat = worker.enter_account(&account);
+                let seat = worker.enter_account(&account).await;
                 let admitted = seat.is_some();
                 *self.seat.borrow_mut() = seat;
                 worker.with_env(self, |env| {

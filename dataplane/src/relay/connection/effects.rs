@@ -69,6 +69,23 @@ impl Connection {
                 self.announce(worker, &channel, PresenceEvent::Join(info))
                     .await
             }
+            Effect::JoinAgain {
+                channel,
+                info,
+                announce,
+            } => {
+                let joined = worker
+                    .presence()
+                    .join(worker.holder(), &channel, Arc::clone(&info))
+                    .await;
+                if let Err(error) = joined {
+                    tracing::debug!(%error, "presence not joined again yet");
+                    worker.shared().presence_is_incomplete();
+                } else if announce {
+                    self.announce(worker, &channel, PresenceEvent::Join(info))
+                        .await;
+                }
+            }
             Effect::Leave(subscription) => self.leave(worker, &subscription).await,
             Effect::Close(disconnect) => self.request_close(disconnect),
         }
@@ -105,8 +122,8 @@ impl Connection {
         self.send(worker, frame::message(self.encoding, &message));
     }
 
-    /// Ends a subscription for hub, presence and the others. Store failures are logged and not retried: the lease
-    /// and the broker's own recovery put them right.
+    /// Ends a subscription for hub, presence and the others. Store failures are logged and not retried here: the
+    /// stores make good later what they could not do.
     pub(super) async fn leave(self: &Rc<Self>, worker: &Rc<Worker>, subscription: &Subscription) {
         worker
             .detach(&subscription.channel, subscription.member)

@@ -198,6 +198,8 @@ fn start_with(setup: Setup) -> Server {
         config,
         broker: Arc::clone(&store) as _,
         presence: store as _,
+        peers: Arc::new(crate::store::embedded::Alone),
+        surveys: Arc::default(),
         router,
         pressure,
         metrics: Metrics::register(&mut registry),

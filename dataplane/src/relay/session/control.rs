@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::subscribe::{Plan, SubscribeContext};
-use super::{Ask, Effect, Env, Session, Step, ttl_seconds};
+use super::{Ask, Effect, Env, Live, Session, Step, ttl_seconds};
 use crate::auth::Overrides;
 use crate::relay::channel::Channel;
 use crate::relay::codes::{self, Disconnect};
@@ -27,6 +27,8 @@ pub enum Control {
     InsufficientState {
         channel: Channel,
     },
+    /// Presence has lost this process's entries.
+    JoinAgain,
 }
 
 /// A server-side subscription made while the client is connected.
@@ -49,7 +51,8 @@ impl Session {
                 Control::Unsubscribe { .. }
                 | Control::Subscribe(_)
                 | Control::Refresh { .. }
-                | Control::InsufficientState { .. } => Step::none(),
+                | Control::InsufficientState { .. }
+                | Control::JoinAgain => Step::none(),
             };
         };
         match control {
@@ -101,6 +104,7 @@ impl Session {
                 })
             }
             Control::Subscribe(subscribe) => self.subscribe_by_server(*subscribe, env),
+            Control::JoinAgain => live.join_again(),
         }
     }
 
@@ -153,5 +157,23 @@ impl Session {
             reason,
         });
         step.effects.push(Effect::Leave(subscription));
+    }
+}
+
+impl Live {
+    fn join_again(&self) -> Step {
+        let present = self
+            .subscriptions
+            .iter()
+            .filter(|subscription| subscription.presence);
+        let again = present.map(|subscription| Effect::JoinAgain {
+            channel: subscription.channel.clone(),
+            info: Arc::clone(&subscription.info),
+            announce: subscription.announce,
+        });
+        Step {
+            effects: again.collect(),
+            ask: None,
+        }
     }
 }

@@ -20,6 +20,8 @@ pub enum Order {
         /// Dropped when the order is carried out: how the sender knows.
         done: mpsc::Sender<()>,
     },
+    /// Presence has lost this process's entries: every client joins again.
+    JoinAgain,
     /// Count the distinct users of this worker's connections.
     Users(mpsc::Sender<Vec<(Arc<str>, Arc<str>)>>),
 }
@@ -50,6 +52,11 @@ impl Worker {
             } => {
                 for connection in self.connections_of(target) {
                     connection.control(control.clone(), Some(done.clone()));
+                }
+            }
+            Order::JoinAgain => {
+                for (_, connection) in &*self.connections.borrow() {
+                    connection.control(Control::JoinAgain, None);
                 }
             }
             Order::Users(answer) => {

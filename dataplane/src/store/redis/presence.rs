@@ -18,10 +18,12 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 mod entry;
+mod owed;
 mod reap;
 #[cfg(test)]
 mod tests;
 
+use self::owed::Owed;
 use super::cluster::{Again, CallError, Cluster};
 use super::lanes::{self, Lanes};
 use super::limits::{
@@ -47,6 +49,8 @@ pub struct RedisPresence {
     renewed: Mutex<HashSet<(Holder, u16)>>,
     /// Holders that lived at the last renewal.
     living: AtomicUsize,
+    /// Leaves that the servers did not take.
+    owed: Owed,
 }
 
 /// A join or a leave on its way.
@@ -78,6 +82,7 @@ impl RedisPresence {
             partitions,
             renewed: Mutex::default(),
             living: AtomicUsize::new(1),
+            owed: Owed::default(),
         }
     }
 
@@ -120,6 +125,24 @@ impl RedisPresence {
         outcome
             .await
             .unwrap_or_else(|_| Err(StoreError::Unavailable("shutting down".to_owned())))
+    }
+
+    /// A leave; when the servers do not take it, it is owed.
+    async fn remove(
+        &self,
+        holder: &Holder,
+        channel: &Channel,
+        client: &str,
+    ) -> Result<bool, StoreError> {
+        let info = ClientInfo {
+            client: client.into(),
+            ..ClientInfo::default()
+        };
+        let left = self.change("l", holder, channel, &info).await;
+        if left.is_err() {
+            self.owed.add(holder, channel, client);
+        }
+        left
     }
 
     /// Living holders, and what the hash holds.
@@ -222,6 +245,9 @@ impl Presence for RedisPresence {
             }
         }
         self.living.store(living, Ordering::Relaxed);
+        if failure.is_none() {
+            owed::pay(self).await;
+        }
         match failure {
             // What was lost elsewhere must be told all the same; the failed partition is renewed next time.
             Some(error) if renewal == Renewal::Kept => Err(error.into()),
@@ -235,6 +261,7 @@ impl Presence for RedisPresence {
         channel: &Channel,
         info: Arc<ClientInfo>,
     ) -> Result<(), StoreError> {
+        self.owed.forgive(holder, channel, &info.client);
         self.change("j", holder, channel, &info).await.map(|_| ())
     }
 
@@ -244,11 +271,7 @@ impl Presence for RedisPresence {
         channel: &Channel,
         client: &str,
     ) -> Result<bool, StoreError> {
-        let info = ClientInfo {
-            client: client.into(),
-            ..ClientInfo::default()
-        };
-        self.change("l", holder, channel, &info).await
+        self.remove(holder, channel, client).await
     }
 
     async fn list(&self, channel: &Channel) -> Result<Vec<Arc<ClientInfo>>, StoreError> {

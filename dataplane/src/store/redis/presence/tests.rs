@@ -173,6 +173,37 @@ async fn who_was_reaped_or_lost_is_told_to_join_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_while_the_server_is_away_has_left_when_it_is_back() {
+    const LEASE: Duration = Duration::from_secs(30);
+    let persistent = Options {
+        append_only: true,
+        ..Options::default()
+    };
+    let server = RedisServer::start(persistent).await.unwrap();
+    let presence = OnRedis::new([server.port()]).presence("test/owed");
+    let (holder, channel) = (Holder("a".into()), Channel::new("acc", "x"));
+    presence.renew(&holder, LEASE).await.unwrap();
+    for client in 1..=3 {
+        presence
+            .join(&holder, &channel, info(client))
+            .await
+            .unwrap();
+    }
+    server.kill().unwrap();
+    let leaves = ["c1", "c2"].map(|client| presence.leave(&holder, &channel, client));
+    for left in futures_util::future::join_all(leaves).await {
+        assert!(left.is_err());
+    }
+    server.restart().await.unwrap();
+    // One of them comes back before what is owed is paid.
+    presence.join(&holder, &channel, info(2)).await.unwrap();
+    presence.renew(&holder, LEASE).await.unwrap();
+    let mut clients: Vec<_> = presence.list(&channel).await.unwrap();
+    clients.sort_by(|a, b| a.client.cmp(&b.client));
+    assert_eq!(clients, [info(2), info(3)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seats_are_counted_over_living_processes() {
     const LEASE: Duration = Duration::from_millis(800);
     let server = RedisServer::start(Options::default()).await.unwrap();
@@ -203,7 +234,9 @@ async fn the_cost_of_a_lease_does_not_depend_on_clients() {
     let server = RedisServer::start(Options::default()).await.unwrap();
     let presence = OnRedis::new([server.port()]).presence("test/cost");
     let holder = Holder("a".into());
+    // The server learns the scripts.
     presence.renew(&holder, LEASE).await.unwrap();
+    presence.reap().await.unwrap();
     let mut costs = Vec::new();
     for round in 0..2 {
         let before = commands(&server).await;
