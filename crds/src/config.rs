@@ -4,6 +4,7 @@
 //! limits are `None` when the user set none.
 
 mod ingest;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,7 @@ pub use self::ingest::{
     Accept, Application, Delivery, Dialect, Durability, Generic, Health, Ingest, Ordering,
     RequestPart, RetentionBudget, UnknownKeys, Upstream,
 };
+pub use self::redis::{Redis, RedisAddress, RedisTls};
 
 /// Everything one data plane needs to serve one gateway.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +26,8 @@ pub struct GatewayConfig {
     pub relay: Relay,
     /// `None`: the gateway takes no HTTP requests for delivery.
     pub ingest: Option<Arc<Ingest>>,
+    /// `None`: the process keeps everything itself and is the only one of the gateway.
+    pub redis: Option<Arc<Redis>>,
     pub drain: Drain,
 }
 

@@ -16,6 +16,7 @@ mod ingest;
 mod keys;
 mod limits;
 pub(crate) mod pattern;
+mod redis;
 mod references;
 mod schema;
 mod upstream;
