@@ -10,7 +10,7 @@ mod attach;
 mod authentication;
 mod channel;
 mod delivery;
-mod duration;
+pub(crate) mod duration;
 mod gateway;
 mod ingest;
 mod keys;
