@@ -2,61 +2,81 @@
 //!
 //! Every value here is valid: bounds are checked, references are followed, defaults are filled in. Optional
 //! limits are `None` when the user set none.
+//!
+//! `config_file` carries it from the operator to a pod, between versions that differ: what has no `default` here was
+//! there from the beginning, and every field that is added needs one.
 
 mod ingest;
+mod jwks;
 mod redis;
+pub(crate) mod secret;
+mod text;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 pub use self::ingest::{
     Accept, Application, Delivery, Dialect, Durability, Generic, Health, Ingest, Ordering,
     RequestPart, RetentionBudget, UnknownKeys, Upstream,
 };
+pub use self::jwks::JwksSource;
 pub use self::redis::{Redis, RedisAddress, RedisTls};
+pub use self::secret::Secret;
 
 /// Everything one data plane needs to serve one gateway.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GatewayConfig {
     pub name: String,
     pub namespace: String,
     pub listeners: Vec<Listener>,
     pub relay: Relay,
     /// `None`: the gateway takes no HTTP requests for delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest: Option<Arc<Ingest>>,
+    /// `None`: the process keeps everything itself and is the only one of the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<Arc<Redis>>,
     pub drain: Drain,
 }
 
 /// A port on which clients connect.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Listener {
     pub name: String,
     pub port: u16,
     /// `Some` for protocol HTTPS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMaterial>,
 }
 
 /// A certificate chain and its private key, both PEM.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TlsMaterial {
     pub certificate: Secret,
     pub private_key: Secret,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Relay {
     pub authentication: Authentication,
     /// Options of channels whose name has no namespace part.
     pub default_namespace: Arc<Namespace>,
     /// Options of channels named `<namespace>:<rest>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Subscribe every connection with a user to its channel `#<user>`.
     pub personal_channel: bool,
     pub limits: Limits,
     pub heartbeat: Heartbeat,
     /// Key of the HTTP server API; without one the API is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_api_key: Option<Secret>,
 }
 
@@ -98,12 +118,15 @@ impl Relay {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Authentication {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
     /// Clients without a token may connect; they have an empty user id.
     pub anonymous: bool,
     /// How long a client may stay after its token expired and before it is closed.
+    #[serde(with = "text::time")]
     pub expiry_grace: Duration,
 }
 
@@ -113,53 +136,37 @@ impl Authentication {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Jwt {
     /// Shared secrets for HS256/384/512: any of them may have signed (rotation).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hmac_secrets: Vec<Secret>,
     /// PEM public keys for RS, PS, ES and EdDSA: any of them may have signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub public_keys: Vec<Secret>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<Jwks>,
     /// Required value of `aud` / `iss` when set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
     /// Claim that names the account. When set, tokens without it are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_claim: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Jwks {
     pub source: JwksSource,
+    #[serde(with = "text::time")]
     pub refresh: Duration,
 }
 
-#[derive(Clone, PartialEq)]
-pub enum JwksSource {
-    /// `http://`, `https://` or `file://`.
-    Url(String),
-    /// The key set itself, from a Secret or ConfigMap.
-    Document(Secret),
-}
-
-/// Without the user and password that a URL may carry.
-impl fmt::Debug for JwksSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Url(url) => match url.split_once("://") {
-                Some((scheme, rest)) => {
-                    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-                    let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
-                    write!(f, "Url({scheme}://{})", &rest[host..])
-                }
-                None => f.write_str("Url"),
-            },
-            Self::Document(document) => f.debug_tuple("Document").field(document).finish(),
-        }
-    }
-}
-
 /// Who may use an operation on a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Allowed {
     Nobody,
     /// Clients subscribed to the channel. For `subscribe` itself: clients with a subscription token for it.
@@ -170,7 +177,7 @@ pub enum Allowed {
 }
 
 /// A stream property that clients may get when they ask for it, or always get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Feature {
     Disabled,
     OnRequest,
@@ -178,10 +185,12 @@ pub enum Feature {
 }
 
 /// Channel options.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Namespace {
     pub presence: bool,
     pub join_leave: Feature,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<History>,
     /// Needs history.
     pub recovery: Feature,
@@ -212,13 +221,16 @@ impl Namespace {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct History {
     pub size: u32,
+    #[serde(with = "text::time")]
     pub ttl: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Largest inbound WebSocket message.
     pub message_bytes: usize,
@@ -227,15 +239,21 @@ pub struct Limits {
     pub channels_per_client: usize,
     pub channel_name_bytes: usize,
     /// Per data plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_per_account: Option<usize>,
     /// New connections per second, per data plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_per_second: Option<u32>,
     /// Publish, send and rpc commands of one client; above it they get error 111.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_per_second_per_client: Option<u32>,
     /// All commands of one client; above it the client is closed with 3013.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commands_per_second_per_client: Option<u32>,
     /// Publish, send and rpc commands of all clients of one account; above it they get error 111.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_per_second_per_account: Option<u32>,
 }
 
@@ -257,37 +275,22 @@ impl Limits {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
+    #[serde(with = "text::time")]
     pub interval: Duration,
     /// A client that owes a pong for longer is closed with 3012.
+    #[serde(with = "text::time")]
     pub timeout: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Drain {
     /// Connections are closed evenly over this time.
+    #[serde(with = "text::time")]
     pub timeout: Duration,
-}
-
-/// Bytes that must not appear in logs.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Arc<[u8]>);
-
-impl Secret {
-    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self(bytes.into())
-    }
-
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({} bytes)", self.0.len())
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod channel;
 mod delivery;
 mod ingest;
 mod limits;
+mod redis;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResource, CustomResourceExt};
@@ -28,6 +29,7 @@ pub use ingest::{
     Accept, Dialect, Durability, Generic, Ingest, RequestPart, Retention, Throttle, UnknownKeys,
 };
 pub use limits::{Heartbeat, Limits};
+pub use redis::{ExternalRedis, Redis, RedisCredentials, RedisTls};
 
 /// GEP-2257 durations.
 pub(crate) const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
@@ -50,6 +52,9 @@ pub(crate) const PROBE_PATH: &str = "^/[-A-Za-z0-9._~!$&'()*+,;=:@%/?]*$";
 /// Addresses of upstreams. A rule, not a pattern: what does not match may hold a password and is never shown.
 pub(crate) const UPSTREAM_URL_RULE: &str = r#"self.matches(r"^https?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/([-A-Za-z0-9._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*)?$")"#;
 
+/// Addresses of Redis: a rule for the same reason.
+pub(crate) const REDIS_URL_RULE: &str = r#"self.matches(r"^rediss?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(,([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)*/?$")"#;
+
 /// A fleet of data planes that serve clients under one configuration.
 #[derive(CustomResource, Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
 #[kube(
@@ -70,6 +75,9 @@ pub(crate) const UPSTREAM_URL_RULE: &str = r#"self.matches(r"^https?://([A-Za-z0
 }, {
     "rule": "!has(self.relay) || !has(self.ingest) || !has(self.ingest.accept.pathPrefix) || !(self.ingest.accept.pathPrefix == '/api' || self.ingest.accept.pathPrefix.startsWith('/api/'))",
     "message": "the paths below /api are those of relay: give ingest another pathPrefix"
+}, {
+    "rule": "!has(self.ingest) || self.ingest.durability != 'Replicated' || has(self.redis)",
+    "message": "durability Replicated needs redis"
 }]))]
 pub struct GatewaySpec {
     /// Ports on which clients connect, 1 to 16 of them, each with its own name and port.
@@ -92,6 +100,9 @@ pub struct GatewaySpec {
     /// HTTP requests to accept, keep and deliver at the rate the upstreams can take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest: Option<Ingest>,
+    /// What the data planes share; unset: there is one data plane, which keeps everything itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<Redis>,
     /// The processes that serve this gateway.
     #[serde(default)]
     pub data_plane: DataPlane,

@@ -6,6 +6,7 @@
 
 pub mod application;
 pub mod config;
+pub mod config_file;
 pub mod gateway;
 pub mod manifest;
 pub mod objects;

@@ -1,5 +1,6 @@
 //! Something wrong in what the user wrote, said so that the user can put it right.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 /// One thing that is wrong: where, what, and what to write instead.
@@ -61,8 +62,14 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .into_iter()
         .map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
-        .min_by_key(|(distance, _)| *distance)
+        // Of equally near ones the one that begins like the word.
+        .min_by_key(|(distance, candidate)| (*distance, Reverse(same_start(&lower, candidate))))
         .map(|(_, candidate)| candidate)
+}
+
+fn same_start(a: &str, b: &str) -> usize {
+    let pairs = a.bytes().zip(b.bytes());
+    pairs.take_while(|(a, b)| a == b).count()
 }
 
 /// Insertions, deletions and replacements between two words.
@@ -91,6 +98,7 @@ mod tests {
         assert_eq!(nearest("listener", known), Some("listeners"));
         assert_eq!(nearest("dataplane", known), Some("dataPlane"));
         assert_eq!(nearest("quux", known), None);
+        assert_eq!(nearest("relais", ["redis", "relay"]), Some("relay"));
         assert_eq!(nearest(&"x".repeat(100_000), known), None);
     }
 

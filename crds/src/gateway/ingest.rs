@@ -13,8 +13,13 @@ pub struct Ingest {
     /// What is accepted.
     #[serde(default)]
     pub accept: Accept,
-    /// What an answered request survives: Memory (the end of the process) or Group (the end of the machine; the
-    /// default).
+    /// What an answered request survives: Memory, Group (the default) or Replicated. Memory: the end of the data plane;
+    /// the end of the machine loses what its system had not written. With `redis`: the end of a data plane; Redis loses
+    /// what its append-only file had not when it ends, 1 to 2 seconds with `appendfsync everysec`. Group: the end of the
+    /// machine as well, by one fsync for all requests of about 2 ms. With `redis` that is the server's work and needs
+    /// `appendfsync always` there; a failover may still lose what the replica had not. Replicated, with `redis` only:
+    /// the loss of a primary when a replica takes over that had the request; the answer waits until one has, and is 503
+    /// when none does in time.
     #[serde(default)]
     pub durability: Durability,
     /// How long requests are kept, delivered or not.
@@ -155,6 +160,7 @@ pub enum Durability {
     Memory,
     #[default]
     Group,
+    Replicated,
 }
 
 /// How long requests are kept, delivered or not.

@@ -98,7 +98,7 @@ fn key_set(spec: &Jwks, path: &str, context: &mut Context<'_>) -> Option<config:
 }
 
 /// The one reference that is set, as (field, kind, reference).
-fn one_ref<'a>(
+pub(super) fn one_ref<'a>(
     secret: &'a Option<SecretKey>,
     config_map: &'a Option<SecretKey>,
     url: bool,

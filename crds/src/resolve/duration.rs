@@ -9,7 +9,7 @@ const DIGITS_MAX: usize = 5;
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
 /// Parses what `^([0-9]{1,5}(h|m|s|ms)){1,4}$` allows.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total_ms: u64 = 0;
     for _ in 0..GROUPS_MAX {
@@ -35,7 +35,7 @@ pub(super) fn parse_or_zero(text: &str) -> Duration {
 }
 
 /// As users write it.
-pub(super) fn text(time: Duration) -> String {
+pub(crate) fn text(time: Duration) -> String {
     let mut rest = time.as_millis();
     let mut text = String::new();
     for (unit, ms) in UNITS.into_iter().rev() {

@@ -8,7 +8,9 @@ use crate::gateway::{GatewaySpec, Listener, Protocol, Relay, Switch};
 use crate::objects::{GatewayObject, Objects};
 use crate::problem::Problem;
 
-use super::{Context, authentication, channel, duration, ingest, keys, limits, references, schema};
+use super::{
+    Context, authentication, channel, duration, ingest, keys, limits, redis, references, schema,
+};
 
 /// A Gateway as far as it could be understood.
 pub(super) struct Judged {
@@ -56,6 +58,11 @@ pub(super) fn resolve(gateway: &GatewayObject, objects: &Objects) -> Judged {
             None => config::Relay::closed(),
         },
         ingest: None,
+        redis: spec
+            .redis
+            .as_ref()
+            .and_then(|spec| redis::resolve(spec, &mut context))
+            .map(Arc::new),
         drain: config::Drain {
             timeout: duration::parse_or_zero(&spec.data_plane.drain.timeout),
         },
@@ -64,6 +71,7 @@ pub(super) fn resolve(gateway: &GatewayObject, objects: &Objects) -> Judged {
         Some(spec_of_ingest) => {
             let has_relay = spec.relay.is_some();
             let ingest = ingest::resolve(spec_of_ingest, has_relay, &mut context);
+            check_durability(&ingest, spec.redis.is_some(), &mut context);
             Ingest::Configured(Box::new(ingest))
         }
         None if context.is_concerned("spec.ingest") => Ingest::Unknown,
@@ -73,6 +81,17 @@ pub(super) fn resolve(gateway: &GatewayObject, objects: &Objects) -> Judged {
         config: Some(config),
         ingest,
         problems: context.problems,
+    }
+}
+
+fn check_durability(ingest: &config::Ingest, has_redis: bool, context: &mut Context<'_>) {
+    let needs_redis = ingest.durability == config::Durability::Replicated;
+    if needs_redis && !has_redis && !context.is_concerned("spec.redis") {
+        context.problem(
+            "spec.ingest.durability",
+            "Replicated needs a Redis, and there is none",
+            "write redis, or durability: Group",
+        );
     }
 }
 
@@ -115,7 +134,10 @@ fn listeners(specs: &[Listener], context: &mut Context<'_>) -> Vec<config::Liste
                 );
                 None
             }
-            (Protocol::Https, Some(tls)) => keys::tls(&tls.certificate_ref.name, &path, context),
+            (Protocol::Https, Some(tls)) => {
+                let field = format!("{path}.tls.certificateRef.name");
+                keys::certificate(&tls.certificate_ref.name, &field, context)
+            }
         };
         listeners.push(config::Listener {
             name: spec.name.clone(),

@@ -19,6 +19,7 @@ pub(super) fn resolve(spec: &Ingest, has_relay: bool, context: &mut Context<'_>)
         durability: match spec.durability {
             Durability::Memory => config::Durability::Memory,
             Durability::Group => config::Durability::Group,
+            Durability::Replicated => config::Durability::Replicated,
         },
         retention: config::RetentionBudget {
             time: duration::parse_or_zero(&spec.retention.time),

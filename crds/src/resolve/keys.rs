@@ -17,15 +17,18 @@ use super::{Context, references};
 /// Public keys in one PEM file; more than a rotation ever needs.
 const PUBLIC_KEYS_MAX: usize = 16;
 
-/// Certificate and key of the Secret that the listener at `path` names.
-pub(super) fn tls(name: &str, path: &str, context: &mut Context<'_>) -> Option<TlsMaterial> {
-    let field = format!("{path}.tls.certificateRef.name");
-    let data = references::object(Holder::Secret, name, &field, context)?;
-    let certificate = references::value(data, "Secret", name, "tls.crt", &field, context);
-    let private_key = references::value(data, "Secret", name, "tls.key", &field, context);
+/// Certificate and key of the Secret that the reference at `field` names.
+pub(super) fn certificate(
+    name: &str,
+    field: &str,
+    context: &mut Context<'_>,
+) -> Option<TlsMaterial> {
+    let data = references::object(Holder::Secret, name, field, context)?;
+    let certificate = references::value(data, "Secret", name, "tls.crt", field, context);
+    let private_key = references::value(data, "Secret", name, "tls.key", field, context);
     let chain = certificate
         .as_ref()
-        .and_then(|pem| certificates(pem, name, &field, context));
+        .and_then(|pem| certificates(pem, name, field, context));
     let key =
         private_key
             .as_ref()
@@ -36,18 +39,18 @@ pub(super) fn tls(name: &str, path: &str, context: &mut Context<'_>) -> Option<T
                         "tls.key of Secret {}/{name} is not a private key",
                         context.namespace
                     );
-                    context.problem(&field, what, "put an unencrypted PEM private key there");
+                    context.problem(field, what, "put an unencrypted PEM private key there");
                     None
                 }
             });
     let (chain, key) = (chain?, key?);
     if let Err(error) = CertifiedKey::from_der(chain, key, &ring::default_provider()) {
         let what = format!(
-            "Secret {}/{name} cannot be served: {error}",
+            "Secret {}/{name} cannot be used: {error}",
             context.namespace
         );
         context.problem(
-            &field,
+            field,
             what,
             "put a certificate (tls.crt) and its own private key (tls.key) there",
         );
@@ -75,7 +78,7 @@ fn certificates(
             context.problem(
                 field,
                 what,
-                "put the PEM certificate chain there, the server's own first",
+                "put the PEM certificate chain there, its own first",
             );
             None
         }

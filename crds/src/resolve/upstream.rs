@@ -77,7 +77,7 @@ fn address(url: &str) -> Result<&str, &'static str> {
     Ok(url.trim_end_matches('/'))
 }
 
-fn host_and_port(authority: &str) -> Result<(), &'static str> {
+pub(super) fn host_and_port(authority: &str) -> Result<(), &'static str> {
     let (is_host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (address, after) = rest.split_once(']').ok_or("the host is no host")?;

@@ -143,8 +143,8 @@ pub(crate) const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "    retention: {time: 24h",
-        "    durability: Replicated\n    retention: {time: 24h",
-        "Gateway default/demo: spec.ingest.durability: \"Replicated\" is not one of the choices; write Memory or Group",
+        "    durability: Fsync\n    retention: {time: 24h",
+        "Gateway default/demo: spec.ingest.durability: \"Fsync\" is not one of the choices; write Memory, Group or Replicated",
     ),
     (
         "time: 24h",

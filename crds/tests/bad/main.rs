@@ -2,6 +2,7 @@
 
 mod application;
 mod ingest;
+mod redis;
 mod relay;
 
 use std::collections::BTreeSet;
@@ -13,11 +14,12 @@ use sluice_crds::{manifest, resolve};
 
 const GOOD: &str = include_str!("../../../examples/relay.yaml");
 /// Every field is in one of these.
-const EVERYTHING: [&str; 4] = [
+const EVERYTHING: [&str; 5] = [
     GOOD,
     include_str!("../resolve/everything.yaml"),
     include_str!("../resolve/ingest-everything.yaml"),
     include_str!("../resolve/ingest-generic.yaml"),
+    include_str!("../resolve/redis-everything.yaml"),
 ];
 
 fn problems(text: &str) -> Vec<Problem> {
@@ -119,6 +121,12 @@ fn every_bad_ingest_gets_its_clear_problem() {
 #[test]
 fn every_bad_application_gets_its_clear_problem() {
     check_table(ingest::GOOD, application::BAD);
+}
+
+#[test]
+fn every_bad_redis_gets_its_clear_problem() {
+    check_table(redis::GOOD, redis::BAD);
+    check_table(redis::GOOD_SECRET, redis::BAD_SECRET);
 }
 
 #[test]

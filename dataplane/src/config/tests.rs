@@ -64,6 +64,7 @@ pub(crate) fn sample() -> GatewayConfig {
             server_api_key: Some(Secret::new(*b"top-secret-key")),
         },
         ingest: None,
+        redis: None,
         drain: Drain {
             timeout: Duration::from_secs(30),
         },

@@ -81,6 +81,7 @@ pub(in crate::relay) fn config(key: Option<&str>) -> GatewayConfig {
             server_api_key: key.map(|key| Secret::new(key.as_bytes())),
         },
         ingest: None,
+        redis: None,
         drain: DrainConfig {
             timeout: Duration::from_secs(30),
         },
