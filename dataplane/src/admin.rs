@@ -178,6 +178,12 @@ fn ready(state: &AdminState) -> Answer {
         .iter()
         .map(|name| format!("waiting for {name}\n"))
         .collect();
+    let troubles = state.readiness.troubles();
+    missing.extend(
+        troubles
+            .iter()
+            .map(|(name, trouble)| format!("{name}: {trouble}\n")),
+    );
     match state.drain.phase() {
         Phase::Serving => {}
         Phase::Draining { .. } => missing.push("draining\n".to_owned()),

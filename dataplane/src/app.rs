@@ -1,6 +1,7 @@
 //! Composition root: makes every part, in order, and returns what it bound.
 
 mod ingest;
+mod stores;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::ingest::Ingest;
+use self::stores::{StoreParts, Stores};
 use crate::admin::{Admin, AdminState, Readiness};
 use crate::args::StandaloneArgs;
 use crate::auth::Authenticator;
@@ -27,7 +29,6 @@ use crate::pressure::Pressure;
 use crate::relay::{Metrics, Parts, Relay, Router, Shared, WORKERS_MAX};
 use crate::resources::{self, MemoryBudget};
 use crate::store::Holder;
-use crate::store::embedded::{Alone, Embedded};
 use crate::telemetry;
 use crate::tls::Certificates;
 
@@ -73,6 +74,7 @@ pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
         pressure: &pressure,
         ingest: ingest.as_ref().map(|ingest| Arc::clone(&ingest.accept)),
         drain: &drain,
+        readiness: &readiness,
         registry: &mut registry,
         tasks: &mut tasks,
     })?;
@@ -139,11 +141,12 @@ struct RelayParts<'a> {
     pressure: &'a Arc<Pressure>,
     ingest: Option<Arc<Accept>>,
     drain: &'a Drain,
+    readiness: &'a Readiness,
     registry: &'a mut Registry,
     tasks: &'a mut JoinSet<()>,
 }
 
-/// The relay on the embedded store, with its workers running.
+/// The relay on its stores, with its workers running.
 fn start_relay(parts: RelayParts<'_>) -> anyhow::Result<Relay> {
     let RelayParts {
         workers,
@@ -151,29 +154,40 @@ fn start_relay(parts: RelayParts<'_>) -> anyhow::Result<Relay> {
         pressure,
         ingest,
         drain,
+        readiness,
         registry,
         tasks,
     } = parts;
     let router = Arc::new(Router::new(workers));
-    let store = Arc::new(Embedded::new(Arc::clone(&router) as _));
+    let surveys = Arc::default();
+    let holder = Holder(uuid::Uuid::new_v4().to_string().into());
+    let stores = Stores::start(StoreParts {
+        config: &config.borrow(),
+        cores: resources::cores().get(),
+        router: &router,
+        surveys: &surveys,
+        holder: &holder,
+        readiness,
+        registry,
+        tasks,
+    })?;
     let authentication = config.borrow().relay.authentication.clone();
     let authenticator =
         Authenticator::new(&authentication, &Handle::current()).context("authentication")?;
     let parts = Parts {
         config: config.clone(),
-        broker: Arc::clone(&store) as _,
-        presence: Arc::clone(&store) as _,
-        peers: Arc::new(Alone),
-        surveys: Arc::default(),
+        broker: stores.broker,
+        presence: stores.presence,
+        peers: stores.peers,
+        surveys,
         router,
         pressure: Arc::clone(pressure),
         metrics: Metrics::register(registry),
         drain: drain.clone(),
-        holder: Holder(uuid::Uuid::new_v4().to_string().into()),
+        holder,
         descriptors_max: resources::descriptor_limit(),
         ingest,
     };
-    tasks.spawn(async move { store.run_sweeper().await });
     Relay::start(parts, authenticator).context("relay workers")
 }
 

@@ -150,6 +150,8 @@ pub struct Manifest {
     pub server_api: bool,
     /// Certificate chain and key, PEM.
     pub tls: Option<(String, String)>,
+    /// Where data planes share their state; `None`: each has its own.
+    pub redis_url: Option<String>,
 }
 
 impl Manifest {
@@ -167,6 +169,7 @@ impl Manifest {
             drain_s: 2,
             server_api: true,
             tls: None,
+            redis_url: None,
         }
     }
 
@@ -183,14 +186,18 @@ impl Manifest {
             "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "keys" },
             "stringData": { "hmac": SECRET, "api": API_KEY },
         }));
-        documents.push(json!({
+        let mut gateway = json!({
             "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway", "metadata": { "name": "test" },
             "spec": {
                 "listeners": [listener],
                 "relay": self.relay(),
                 "dataPlane": { "drain": { "timeout": format!("{}s", self.drain_s) } },
             },
-        }));
+        });
+        if let Some(url) = &self.redis_url {
+            gateway["spec"]["redis"] = json!({ "external": { "url": url } });
+        }
+        documents.push(gateway);
         let texts: Vec<String> = documents.iter().map(|d| format!("{d:#}\n")).collect();
         texts.join("---\n")
     }

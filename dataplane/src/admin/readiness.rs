@@ -1,17 +1,18 @@
 //! Readiness as guards: whoever is not ready to serve holds one, and says so by name.
 //!
 //! A guard counts until it is released; one that is lost on an error path keeps the process unready, because nobody said
-//! that its part is ready.
+//! that its part is ready. A part that comes and goes says what is wrong with it instead ([`Readiness::say`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Names with how many guards hold them.
+/// Names with how many guards hold them, and troubles by name.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     held: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    troubles: Arc<Mutex<BTreeMap<&'static str, Arc<str>>>>,
 }
 
 impl Readiness {
@@ -24,8 +25,26 @@ impl Readiness {
         }
     }
 
+    /// What is wrong with a part; empty: nothing any more.
+    pub fn say(&self, name: &'static str, trouble: Arc<str>) {
+        let mut troubles = self.troubles.lock();
+        if trouble.is_empty() {
+            troubles.remove(name);
+        } else {
+            troubles.insert(name, trouble);
+        }
+    }
+
+    pub fn troubles(&self) -> Vec<(&'static str, Arc<str>)> {
+        let troubles = self.troubles.lock();
+        troubles
+            .iter()
+            .map(|(name, trouble)| (*name, Arc::clone(trouble)))
+            .collect()
+    }
+
     pub fn is_ready(&self) -> bool {
-        self.held.lock().is_empty()
+        self.held.lock().is_empty() && self.troubles.lock().is_empty()
     }
 
     /// In alphabetical order.
@@ -72,6 +91,16 @@ mod tests {
         store.release();
         assert_eq!(readiness.missing(), ["listeners"]);
         second.release();
+        assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn troubles_come_and_go() {
+        let readiness = Readiness::default();
+        readiness.say("redis", "no answer".into());
+        assert!(!readiness.is_ready());
+        assert_eq!(readiness.troubles(), [("redis", "no answer".into())]);
+        readiness.say("redis", "".into());
         assert!(readiness.is_ready());
     }
 

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod link;
 pub mod metrics;
 mod node;
+pub mod peers;
 pub mod presence;
 pub mod reply;
 pub mod script;
