@@ -34,10 +34,19 @@ impl Fleet {
     pub async fn start_on(options: Options, manifest: &Manifest, planes: usize) -> Result<Self> {
         let redis = RedisCluster::start(3, 1, options).await?;
         let manifest = Manifest {
-            redis_url: Some(redis.url()),
+            redis: Some(json!({ "external": { "url": redis.url() } })),
             ..manifest.clone()
         };
-        let planes = try_join_all((0..planes).map(|_| Sluice::start(&manifest))).await?;
+        Self::start_with(redis, &manifest, planes).await
+    }
+
+    /// On servers that run; the manifest says how they are reached.
+    pub async fn start_with(
+        redis: RedisCluster,
+        manifest: &Manifest,
+        planes: usize,
+    ) -> Result<Self> {
+        let planes = try_join_all((0..planes).map(|_| Sluice::start(manifest))).await?;
         let fleet = Self { planes, redis };
         if manifest.server_api {
             fleet.wait_for_nodes(fleet.planes.len()).await?;

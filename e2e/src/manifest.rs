@@ -150,8 +150,10 @@ pub struct Manifest {
     pub server_api: bool,
     /// Certificate chain and key, PEM.
     pub tls: Option<(String, String)>,
-    /// Where data planes share their state; `None`: each has its own.
-    pub redis_url: Option<String>,
+    /// `spec.redis`, verbatim; `None`: each data plane has its own state.
+    pub redis: Option<Value>,
+    /// Secrets that `redis` refers to.
+    pub documents: Vec<Value>,
 }
 
 impl Manifest {
@@ -169,7 +171,8 @@ impl Manifest {
             drain_s: 2,
             server_api: true,
             tls: None,
-            redis_url: None,
+            redis: None,
+            documents: Vec::new(),
         }
     }
 
@@ -194,10 +197,11 @@ impl Manifest {
                 "dataPlane": { "drain": { "timeout": format!("{}s", self.drain_s) } },
             },
         });
-        if let Some(url) = &self.redis_url {
-            gateway["spec"]["redis"] = json!({ "external": { "url": url } });
+        if let Some(redis) = &self.redis {
+            gateway["spec"]["redis"] = redis.clone();
         }
         documents.push(gateway);
+        documents.extend(self.documents.iter().cloned());
         let texts: Vec<String> = documents.iter().map(|d| format!("{d:#}\n")).collect();
         texts.join("---\n")
     }

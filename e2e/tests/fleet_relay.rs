@@ -18,6 +18,8 @@ async fn subscribed(fleet: &Fleet, plane: usize, user: &str, channel: &str) -> R
     client
         .call("subscribe", json!({ "channel": channel }))
         .await?;
+    // Its own join.
+    client.push_of("join").await?;
     Ok(client)
 }
 

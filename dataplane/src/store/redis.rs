@@ -4,6 +4,7 @@
 //! client library, `lua/` holds what must happen atomically. Contracts are built on these: nothing else in the data plane
 //! knows that it is Redis.
 
+pub mod broker;
 pub mod cluster;
 pub mod lanes;
 pub mod limits;
@@ -12,6 +13,7 @@ pub mod metrics;
 mod node;
 pub mod peers;
 pub mod presence;
+pub mod pubsub;
 pub mod reply;
 pub mod script;
 pub mod settings;
