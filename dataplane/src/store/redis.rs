@@ -4,14 +4,18 @@
 //! client library, `lua/` holds what must happen atomically. Contracts are built on these: nothing else in the data plane
 //! knows that it is Redis.
 
+pub mod broker;
 pub mod cluster;
 pub mod lanes;
 pub mod limits;
 pub mod link;
 pub mod metrics;
 mod node;
+pub mod pubsub;
 pub mod reply;
 pub mod script;
 pub mod settings;
 pub mod slots;
+#[cfg(test)]
+mod tests;
 pub mod topology;
