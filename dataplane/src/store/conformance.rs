@@ -77,11 +77,13 @@ pub(crate) async fn run(harness: &dyn Harness) {
     run_presence(harness).await;
 }
 
+/// The cases of [`Broker`] alone.
 pub(crate) async fn run_broker(harness: &dyn Harness) {
     publishing::run(harness).await;
     positions::run(harness).await;
 }
 
+/// The cases of [`Presence`] alone.
 pub(crate) async fn run_presence(harness: &dyn Harness) {
     presence::run(harness).await;
 }

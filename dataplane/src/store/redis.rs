@@ -18,4 +18,6 @@ pub mod reply;
 pub mod script;
 pub mod settings;
 pub mod slots;
+#[cfg(test)]
+mod tests;
 pub mod topology;

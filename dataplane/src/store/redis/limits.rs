@@ -33,3 +33,42 @@ pub const CHANNEL_PARTITIONS: u16 = 24;
 pub const PUBLISH_BATCH_JOBS: usize = 64;
 /// And their bytes.
 pub const PUBLISH_BATCH_BYTES: usize = 256 << 10;
+/// Channels named in one `SSUBSCRIBE`: it holds the server for well below a millisecond.
+pub const SUBSCRIBE_BATCH: usize = 512;
+/// Channels whose subscription one connection has asked for and not got yet. More wait; the answers to these fit into the
+/// smallest output buffer that servers allow a subscriber.
+pub const SUBSCRIBE_WINDOW: usize = 8_192;
+/// A subscription that is not confirmed by then is asked for again.
+pub const SUBSCRIBE_REPEAT: Duration = Duration::from_millis(250);
+/// How long a subscription stays after its last user left: clients that come back find it.
+pub const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
+/// How often a subscription connection is asked whether it lives, and how long it may be silent.
+pub const PING_INTERVAL: Duration = Duration::from_millis(500);
+pub const SILENCE_MAX: Duration = Duration::from_millis(1_500);
+/// How long a primary may take for a message before another server of its shard gets it.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a server that did not take a message is passed over: longer than a failover takes to begin.
+pub const MESSAGE_DETOUR: Duration = Duration::from_secs(3);
+/// Bytes of the messages that are on their way to a server: as many as calls may have.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of publications that wait for their turn, over all partitions; as much again is refused.
+pub const PUBLISH_WAITING_BYTES: usize = 32 << 20;
+/// How long a batch's answers are kept for the case that it comes again: many times [`CALL_DEADLINE`].
+pub const BATCH_MEMORY: Duration = Duration::from_secs(60);
+/// Of a channel's last publications, how many are known by their id, to tell a second copy from another history.
+pub const RECENT_IDS: usize = 32;
+/// Publishers of a channel whose last message without position is known. A fleet has fewer processes that publish to one
+/// channel within the moment between a message's two copies.
+pub const PUBLISHERS_KNOWN: usize = 64;
+/// Messages of a channel, and their bytes, that wait while it is healed; what is more is read from the stream.
+pub const HELD_MESSAGES: usize = 256;
+pub const HELD_BYTES: usize = 256 << 10;
+/// Publications read at once while a channel is healed.
+pub const HEAL_PAGE: usize = 128;
+/// Channels that are healed at the same time.
+pub const HEALS: usize = 32;
+/// Pauses between tries to heal while Redis does not answer: doubled from the first to the last.
+pub const HEAL_PAUSE_MIN: Duration = Duration::from_millis(50);
+pub const HEAL_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Streams whose top is asked for in one call.
+pub const TOPS_BATCH: usize = 256;
