@@ -225,7 +225,10 @@ pub fn outcome_of(status: u16, retry_after: Option<Duration>) -> SampleOutcome {
     match status {
         200..=299 => SampleOutcome::Ok,
         429 => SampleOutcome::RateLimited { retry_after },
-        408 | 500.. => SampleOutcome::Overloaded { retry_after },
+        408 | 503 | 504 => SampleOutcome::Overloaded { retry_after },
+        500.. if retry_after.is_some() => SampleOutcome::Overloaded { retry_after },
+        // A fault of the upstream, which too much to do may bring out or not.
+        500.. => SampleOutcome::Erred,
         _ => SampleOutcome::Neutral,
     }
 }
@@ -276,8 +279,7 @@ fn apply(meaning: Meaning, context: &Context) -> Judged {
             outcome: SampleOutcome::Ok,
         },
         Meaning::Overload(reason) => {
-            let outcome = SampleOutcome::Overloaded { retry_after: None };
-            fails(reason, outcome, None, true, context)
+            fails(reason, SampleOutcome::Erred, None, true, context)
         }
         Meaning::Doubtful {
             reason,

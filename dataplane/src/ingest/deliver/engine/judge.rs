@@ -29,6 +29,7 @@ pub(super) fn name(outcome: SampleOutcome) -> &'static str {
         SampleOutcome::RateLimited { .. } => "RateLimited",
         SampleOutcome::Overloaded { .. } => "Overloaded",
         SampleOutcome::TimedOut => "TimedOut",
+        SampleOutcome::Erred => "Erred",
         SampleOutcome::Failed => "Failed",
         SampleOutcome::Neutral => "Rejected",
         SampleOutcome::Abandoned => "Abandoned",
