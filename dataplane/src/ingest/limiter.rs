@@ -66,6 +66,8 @@ pub struct Limiter {
     trials: Trials,
     /// The limits before failures whose reason is not known yet.
     before: Option<Before>,
+    /// And those before the last failures that seemed to be due to load.
+    earlier: Option<(Before, Instant)>,
     timeout: Timeout,
     window: Window,
     /// Answers per second, smoothed.
@@ -101,6 +103,7 @@ impl Limiter {
             background: Background::new(),
             trials: Trials::new(),
             before: None,
+            earlier: None,
             timeout: Timeout::new(),
             window: Window::new(now),
             goodput: 0.0,

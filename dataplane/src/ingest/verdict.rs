@@ -278,9 +278,7 @@ fn apply(meaning: Meaning, context: &Context) -> Judged {
             attempts: context.attempts.saturating_add(1),
             outcome: SampleOutcome::Ok,
         },
-        Meaning::Overload(reason) => {
-            fails(reason, SampleOutcome::Erred, None, true, context)
-        }
+        Meaning::Overload(reason) => fails(reason, SampleOutcome::Erred, None, true, context),
         Meaning::Doubtful {
             reason,
             attempts,

@@ -1,8 +1,7 @@
 //! What a window means for the limits.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Limiter, bounds};
 use super::background::{Counts, Restore};
 use super::breaker::ProbeEnd;
 use super::flight::{Change, Flight};
@@ -10,6 +9,7 @@ use super::pace::Pace;
 use super::trial::{Advice, Finding};
 use super::types::Cause;
 use super::window::Kind;
+use super::{Limiter, bounds};
 
 /// Time constant of the smoothed goodput; longer where answers take longer.
 const GOODPUT_S: f64 = 0.7;
@@ -27,9 +27,11 @@ const BOUNDED: f64 = 0.6;
 const FRESH_ANSWERS: u32 = 10;
 /// Of what was good, where slow start begins after an outage.
 const OUTAGE_SHARE: f64 = 0.05;
+/// How long failures that proved to be due to load are remembered as perhaps the same as those that prove not to be.
+const LATELY: Duration = Duration::from_secs(15);
 
 /// Limits to go back to when failures prove to have nothing to do with load.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Before {
     flight: Flight,
     pace: Pace,
@@ -111,16 +113,26 @@ impl Limiter {
         let Some(before) = self.before.take() else {
             return;
         };
-        self.pace = before.pace;
+        let is_lately = |at| now.saturating_duration_since(at) < LATELY;
         match finding {
             Finding::Load { through } => {
+                let fresh = self.earlier.take().filter(|(_, at)| is_lately(*at));
+                self.earlier = fresh.or_else(|| Some((before.clone(), now)));
+                self.pace = before.pace;
                 self.flight
                     .keep(through * self.base.value_s().unwrap_or(0.0));
                 self.pace.found(through, now);
                 self.cause = Cause::Overloaded;
             }
-            Finding::Unrelated => {
+            Finding::Unrelated { is_news } => {
+                let earlier = self.earlier.take();
+                let before = match earlier {
+                    // Then it was not load the last time either.
+                    Some((earlier, at)) if is_news && is_lately(at) => earlier,
+                    _ => before,
+                };
                 self.flight = before.flight;
+                self.pace = before.pace;
                 self.flight.set_bounds(bounds(&self.settings));
                 self.cause = Cause::Unrelated;
             }

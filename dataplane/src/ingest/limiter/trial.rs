@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 /// Failures from which their share can be told, roughly.
-const BLOCK_FAILED: u32 = 6;
+const BLOCK_FAILED: u32 = 8;
 /// Before that many results, or seconds, or failures become a reason to act, they are forgotten.
 const BLOCK_RESULTS_MAX: u32 = 512;
 const BLOCK_S_MAX: f64 = 10.0;
@@ -25,13 +25,16 @@ const BLOCK_ERRORS: f64 = 3.0;
 /// A share below it is as good as none.
 const CLEAN: f64 = 0.005;
 const SHARE_MAX: f64 = 0.95;
+/// How far the share may rise by itself from what was found: that was known from few results, but slowly growing load
+/// must not take it along.
+const SHARE_RISES: f64 = 1.2;
 /// Of what came through, the load of a trial: the less, the more failed.
 const TRIAL_LOAD: (f64, f64) = (0.5, 0.95);
 /// What is left of an excess when it is due to load, and when it is not.
 const LEFT_BY_LOAD: f64 = 0.25;
 const LEFT_OTHERWISE: f64 = 0.8;
-/// The logarithm of the odds at which a trial ends: wrong once in thirty.
-const ODDS: f64 = 3.4;
+/// The logarithm of the odds at which a trial ends: wrong once in a hundred.
+const ODDS: f64 = 4.6;
 const TRIAL_RESULTS_MIN: u32 = 12;
 const TRIAL_MAX: Duration = Duration::from_secs(10);
 /// What was on its way when a trial began is not waited for longer.
@@ -68,16 +71,16 @@ pub(super) enum Advice {
 pub(super) enum Finding {
     /// The upstream takes so much per second and no more.
     Load { through: f64 },
-    /// The limits of before the trial are right.
-    Unrelated,
+    /// The limits of before the trial are right. `is_news`: it was not known.
+    Unrelated { is_news: bool },
 }
 
 #[derive(Debug)]
 pub(super) struct Trials {
     /// Expected whatever the load.
     share: f64,
-    /// As it was found; it may fall by itself, but not rise: slowly growing load would take it along.
-    share_found: f64,
+    /// Above it, it must be found out anew.
+    share_max: f64,
     block: Results,
     /// The block began with more failures than expected.
     watching: bool,
@@ -93,11 +96,12 @@ struct Trial {
     begun: Instant,
     /// What came through before, per second.
     through: f64,
-    /// What was taken for granted.
-    expected: f64,
+    /// What is expected is tried out, not what exceeds it.
+    confirms: bool,
     hypotheses: Hypotheses,
-    /// The share if it is unrelated.
+    /// The share before, and of how many results.
     share: f64,
+    share_of: u32,
     total: u32,
     failed: u32,
 }
@@ -113,7 +117,7 @@ impl Trials {
     pub(super) fn new() -> Self {
         Self {
             share: 0.0,
-            share_found: 0.0,
+            share_max: 0.0,
             block: Results::default(),
             watching: false,
             trial: None,
@@ -150,9 +154,7 @@ impl Trials {
             && block.answered > 0
             && block.seconds >= (BLOCK_BASES * base_s).max(BLOCK_S_MIN);
         let is_over = block.total >= BLOCK_RESULTS_MAX || block.seconds >= BLOCK_S_MAX;
-        if is_known
-            && (self.watching || is_over)
-            && self::exceeds(block, self.share, BLOCK_ERRORS)
+        if is_known && (self.watching || is_over) && self::exceeds(block, self.share, BLOCK_ERRORS)
         {
             return self.begin(block, window, self.share, base_s, now);
         }
@@ -190,10 +192,9 @@ impl Trials {
         let trial = self.trial.take()?;
         self.confirm_at = None;
         if !is_unrelated {
-            if trial.expected < self.share {
+            if trial.confirms {
                 // Even what was expected has to do with load.
-                self.share = 0.0;
-                self.share_found = 0.0;
+                self.set_share(0.0);
             }
             self.schedule(CONFIRM_MIN, now);
             return Some(Finding::Load {
@@ -201,9 +202,8 @@ impl Trials {
             });
         }
         let length = now.saturating_duration_since(trial.begun);
-        let is_confirmed = trial.share <= self.share_found;
-        self.share = trial.share.min(SHARE_MAX);
-        self.share_found = self.share;
+        let is_confirmed = trial.confirms;
+        self.set_share(trial.found_share());
         let after = if is_confirmed {
             self.confirm_after * 2
         } else {
@@ -211,13 +211,20 @@ impl Trials {
         };
         let after = after.max(length * CONFIRM_TRIALS);
         self.schedule(after.min(CONFIRM_MAX.max(length * CONFIRM_TRIALS)), now);
-        Some(Finding::Unrelated)
+        Some(Finding::Unrelated {
+            is_news: !is_confirmed,
+        })
     }
 
     /// Nothing can be compared with what was before; `true`: a trial ends without a finding.
     pub(super) fn interrupt(&mut self) -> bool {
         self.forget_block();
         self.trial.take().is_some()
+    }
+
+    fn set_share(&mut self, share: f64) {
+        self.share = share.min(SHARE_MAX);
+        self.share_max = (SHARE_RISES * self.share).min(SHARE_MAX);
     }
 
     fn schedule(&mut self, after: Duration, now: Instant) {
@@ -240,11 +247,8 @@ impl Trials {
         now: Instant,
     ) -> Advice {
         self.forget_block();
-        let share = if expected < self.share {
-            self.share
-        } else {
-            before.share()
-        };
+        let confirms = expected < self.share;
+        let share = if confirms { self.share } else { before.share() };
         let through = before.goodput().max(last.goodput()) / (1.0 - expected);
         let slowest_s = base_s.max(before.failed_latency_s / f64::from(before.failed.max(1)));
         let settle = Duration::from_secs_f64((1.5 * slowest_s).min(SETTLE_MAX_S));
@@ -253,9 +257,10 @@ impl Trials {
             since: now + settle,
             begun: now,
             through,
-            expected,
+            confirms,
             hypotheses: Hypotheses::new(expected, share),
             share,
+            share_of: before.total,
             total: 0,
             failed: 0,
         });
@@ -271,12 +276,25 @@ impl Trials {
         }
         let weight = (f64::from(window.total) / 400.0).min(0.5);
         self.share += (window.share() - self.share) * weight;
-        self.share = self.share.min(self.share_found);
+        self.share = self.share.min(self.share_max);
         if self.share < CLEAN {
-            self.share = 0.0;
-            self.share_found = 0.0;
+            self.set_share(0.0);
             self.confirm_at = None;
         }
+    }
+}
+
+impl Trial {
+    /// The share of failures that are not due to load.
+    fn found_share(&self) -> f64 {
+        let during = f64::from(self.failed) / f64::from(self.total.max(1));
+        if self.confirms {
+            // Some of it may have to do with load after all.
+            let noise = 2.0 * (during * (1.0 - during) / f64::from(self.total.max(1))).sqrt();
+            return self.share.min(during + noise);
+        }
+        let (before, total) = (f64::from(self.share_of), f64::from(self.total));
+        (self.share * before + f64::from(self.failed)) / (before + total).max(1.0)
     }
 }
 
