@@ -35,6 +35,8 @@ const LATELY: Duration = Duration::from_secs(15);
 pub(super) struct Before {
     flight: Flight,
     pace: Pace,
+    /// The limits were what bounded the load.
+    bounded: bool,
 }
 
 impl Limiter {
@@ -86,10 +88,12 @@ impl Limiter {
         if !self.trials.is_watching() {
             self.before = None;
         }
-        let before = self.before.take().unwrap_or_else(|| Before {
+        let mut before = self.before.take().unwrap_or_else(|| Before {
             flight: self.flight.clone(),
             pace: self.pace.clone(),
+            bounded: false,
         });
+        before.bounded |= self.is_bounded(counts);
         let results = self.window.results(counts.seconds);
         match self.trials.observe(results, base_s, now) {
             Advice::Go => self.follow(counts.seconds, true, now),
@@ -121,7 +125,7 @@ impl Limiter {
                 self.pace = before.pace;
                 self.flight
                     .keep(through * self.base.value_s().unwrap_or(0.0));
-                self.pace.found(through, now);
+                self.pace.found(through, before.bounded, now);
                 self.cause = Cause::Overloaded;
             }
             Finding::Unrelated { is_news } => {
@@ -279,6 +283,7 @@ impl Limiter {
 
     pub(super) fn opened(&mut self, now: Instant) {
         self.interrupt_trial();
+        self.trials.reset();
         self.pace.remember(self.best);
         self.base.abort_probe();
         self.background.interrupt();

@@ -138,10 +138,10 @@ impl Pace {
         self.slow_start = false;
     }
 
-    /// The upstream turned out to take so much per second.
-    pub(super) fn found(&mut self, through: f64, now: Instant) {
+    /// The upstream turned out to take so much per second. `bounded`: more would have been sent without the limits.
+    pub(super) fn found(&mut self, through: f64, bounded: bool, now: Instant) {
         self.careful_s = CAREFUL_DAMPED_S;
-        self.proven = true;
+        self.proven = bounded;
         self.lower(through, 0.0, 0.0, 0.0, now);
     }
 

@@ -161,7 +161,7 @@ impl Trials {
         if is_over {
             self.forget_block();
         }
-        if self.confirm_at.is_some_and(|at| now >= at) && !exceeds && is_known_enough(window) {
+        if self.confirm_at.is_some_and(|at| now >= at) && !exceeds && self.is_typical(window) {
             return self.begin(window, window, 0.0, base_s, now);
         }
         if window.failed >= FLOOD_FAILED
@@ -216,6 +216,12 @@ impl Trials {
         })
     }
 
+    /// The upstream fails as a whole: what was found about a part of it may have been the beginning of that.
+    pub(super) fn reset(&mut self) {
+        self.set_share(0.0);
+        self.confirm_at = None;
+    }
+
     /// Nothing can be compared with what was before; `true`: a trial ends without a finding.
     pub(super) fn interrupt(&mut self) -> bool {
         self.forget_block();
@@ -230,6 +236,11 @@ impl Trials {
     fn schedule(&mut self, after: Duration, now: Instant) {
         self.confirm_after = after;
         self.confirm_at = (self.share > 0.0).then(|| now + after);
+    }
+
+    /// Failures are as many as expected: they have not just ended.
+    fn is_typical(&self, window: Results) -> bool {
+        window.answered > 0 && window.failed > 0 && window.share() >= self.share / 2.0
     }
 
     fn forget_block(&mut self) {
@@ -343,11 +354,6 @@ fn exceeds(results: Results, expected: f64, errors: f64) -> bool {
     let total = f64::from(results.total);
     let noise = errors * (total * expected * (1.0 - expected)).sqrt();
     f64::from(results.failed) > total * expected + noise + 0.01 * total
-}
-
-/// The goodput of the window alone is worth building on.
-fn is_known_enough(window: Results) -> bool {
-    window.answered >= 5
 }
 
 #[cfg(test)]
