@@ -55,8 +55,8 @@ pub struct Context {
     pub dialect: Dialect,
     /// A request of the same application was done within the last minutes.
     pub application_succeeds: bool,
-    /// The upstream as a whole fails ([`super::limiter::Limiter::is_failing`]), as it was before this attempt's end was
-    /// told to the limiter.
+    /// The upstream as a whole fails ([`super::limiter::Limiter::is_failing`]), and not on this request alone, as it was
+    /// before this attempt's end was told to the limiter.
     pub upstream_fails: bool,
     /// Used up before this one.
     pub attempts: u32,
