@@ -34,11 +34,11 @@ async fn order_holds_while_answers_fail_and_get_lost() -> Result<()> {
     ];
     upstream.fail(&faults).await?;
     let gateway = Gateway::start(&Ingest::new(&upstream.url())).await?;
-    let mut plan = Plan::new(gateway.address(), KEY, vec![Phase::rate(100.0, 6.0)]);
+    let mut plan = Plan::new(gateway.address(), KEY, vec![Phase::rate(200.0, 6.0)]);
     // Few devices: each has many requests waiting at a time.
     (plan.connections, plan.devices) = (20, 20);
     let outcome = Load::start(plan)?.outcome().await?;
-    assert_eq!((outcome.acked, outcome.refused()), (600, 0), "{outcome:?}");
+    assert_eq!((outcome.acked, outcome.refused()), (1200, 0), "{outcome:?}");
     sleep_some().await;
     upstream.heal().await?;
     gateway.drained(Duration::from_secs(40)).await?;

@@ -2,7 +2,8 @@
 //!
 //! Two limits, because upstreams push back in two ways: latency and refusals for load speak about requests in flight,
 //! 429 speaks about requests per second. `flight` and `pace` hold the limits, `base` the latency without a queue,
-//! `breaker` stops asking an upstream that only fails, `background` finds failures that have nothing to do with load.
+//! `breaker` stops asking an upstream that only fails, `trial` and `background` find failures that have nothing to do
+//! with load: those that do not say why, and those that say that it is load.
 //! A [`Limiter`] owns the state of one upstream. It does no I/O, reads no clock, and never queues: whoever asks is told
 //! to go or to hold, and tells it of every request that was sent and how it ended.
 
@@ -13,6 +14,7 @@ mod decide;
 mod flight;
 mod pace;
 mod timeout;
+mod trial;
 mod types;
 mod window;
 
@@ -24,9 +26,11 @@ use std::time::{Duration, Instant};
 use background::Background;
 use base::Base;
 use breaker::{Breaker, ProbeEnd};
+use decide::Before;
 use flight::{Bounds, Flight};
 use pace::Pace;
 use timeout::Timeout;
+use trial::Trials;
 use window::{Kind, Window};
 
 pub use breaker::BreakerState;
@@ -59,6 +63,11 @@ pub struct Limiter {
     base: Base,
     breaker: Breaker,
     background: Background,
+    trials: Trials,
+    /// The limits before failures whose reason is not known yet.
+    before: Option<Before>,
+    /// And those before the last failures that seemed to be due to load.
+    earlier: Option<(Before, Instant)>,
     timeout: Timeout,
     window: Window,
     /// Answers per second, smoothed.
@@ -92,6 +101,9 @@ impl Limiter {
             base: Base::new(now),
             breaker: Breaker::new(),
             background: Background::new(),
+            trials: Trials::new(),
+            before: None,
+            earlier: None,
             timeout: Timeout::new(),
             window: Window::new(now),
             goodput: 0.0,
@@ -157,7 +169,7 @@ impl Limiter {
             self.breaker.probed(ProbeEnd::Unknown, sent_at, now);
             return;
         };
-        let failed = matches!(kind, Kind::RateLimited | Kind::Overloaded);
+        let failed = matches!(kind, Kind::RateLimited | Kind::Overloaded | Kind::Failed);
         self.failing_share += FAILING_WEIGHT * (f64::from(u8::from(failed)) - self.failing_share);
         if !self.breaker.is_closed() {
             self.probe_ended(kind, sent_at, now);
@@ -181,9 +193,15 @@ impl Limiter {
             self.window.restart(now, false);
             return;
         }
+        let is_implicit = matches!(kind, Kind::Ok | Kind::Answered | Kind::Failed);
+        if is_implicit && let Some(finding) = self.trials.result(failed, sent_at, now) {
+            self.found(finding, now);
+            return;
+        }
         if is_current || !failed {
-            let latency = is_latency_current.then_some(sample.latency);
-            self.window.add(class, kind, latency);
+            let counts = is_latency_current || kind == Kind::Failed;
+            self.window
+                .add(class, kind, counts.then_some(sample.latency));
         }
         // A pause that the upstream asked for is no part of the window.
         if is_pausing || self.window.is_due(self.base.value_s(), now) {
@@ -217,7 +235,7 @@ impl Limiter {
             breaker: self.breaker.state(now),
             retry_after_until: self.retry_after_until.filter(|until| *until > now),
             timeout: self.timeout(),
-            unrelated_failures: self.background.share(),
+            unrelated_failures: self.unrelated(),
             why: self.cause,
         }
     }
@@ -268,6 +286,7 @@ impl Limiter {
             && now >= until
         {
             self.retry_after_until = None;
+            self.interrupt_trial();
             if self.retry_after_length >= LONG_PAUSE {
                 let floor = self.restart_rate();
                 self.pace.restart(0.5, self.best, floor, now);
@@ -285,6 +304,7 @@ impl Limiter {
         }
         self.active_at = now;
         self.base.abort_probe();
+        self.interrupt_trial();
         self.window.restart(now, true);
         if quiet >= IDLE && self.breaker.is_closed() {
             self.flight.forget(quiet, now);
@@ -325,9 +345,8 @@ fn kind(outcome: SampleOutcome) -> Option<Kind> {
         SampleOutcome::Ok => Some(Kind::Ok),
         SampleOutcome::Neutral => Some(Kind::Answered),
         SampleOutcome::RateLimited { .. } => Some(Kind::RateLimited),
-        SampleOutcome::Overloaded { .. } | SampleOutcome::TimedOut | SampleOutcome::Failed => {
-            Some(Kind::Overloaded)
-        }
+        SampleOutcome::Overloaded { .. } | SampleOutcome::TimedOut => Some(Kind::Overloaded),
+        SampleOutcome::Erred | SampleOutcome::Failed => Some(Kind::Failed),
         SampleOutcome::Abandoned => None,
     }
 }

@@ -55,8 +55,8 @@ pub struct Context {
     pub dialect: Dialect,
     /// A request of the same application was done within the last minutes.
     pub application_succeeds: bool,
-    /// The upstream as a whole fails ([`super::limiter::Limiter::is_failing`]), as it was before this attempt's end was
-    /// told to the limiter.
+    /// The upstream as a whole fails ([`super::limiter::Limiter::is_failing`]), and not on this request alone, as it was
+    /// before this attempt's end was told to the limiter.
     pub upstream_fails: bool,
     /// Used up before this one.
     pub attempts: u32,
@@ -225,7 +225,10 @@ pub fn outcome_of(status: u16, retry_after: Option<Duration>) -> SampleOutcome {
     match status {
         200..=299 => SampleOutcome::Ok,
         429 => SampleOutcome::RateLimited { retry_after },
-        408 | 500.. => SampleOutcome::Overloaded { retry_after },
+        408 | 503 | 504 => SampleOutcome::Overloaded { retry_after },
+        500.. if retry_after.is_some() => SampleOutcome::Overloaded { retry_after },
+        // A fault of the upstream, which too much to do may bring out or not.
+        500.. => SampleOutcome::Erred,
         _ => SampleOutcome::Neutral,
     }
 }
@@ -275,10 +278,7 @@ fn apply(meaning: Meaning, context: &Context) -> Judged {
             attempts: context.attempts.saturating_add(1),
             outcome: SampleOutcome::Ok,
         },
-        Meaning::Overload(reason) => {
-            let outcome = SampleOutcome::Overloaded { retry_after: None };
-            fails(reason, outcome, None, true, context)
-        }
+        Meaning::Overload(reason) => fails(reason, SampleOutcome::Erred, None, true, context),
         Meaning::Doubtful {
             reason,
             attempts,

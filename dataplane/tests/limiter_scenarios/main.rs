@@ -1,7 +1,7 @@
 //! The limiter against simulated upstreams, in simulated time: every file of `tests/scenarios` with several seeds.
 //!
-//! `SCENARIO=part-of-name` runs some of them, `SEEDS=n` with more seeds; `TRACE=1` prints the limits second by second. The table is printed with
-//! `--nocapture`.
+//! `SCENARIO=part-of-name` runs some of them, `SEEDS=n` with more seeds; `TRACE=1` prints the limits second by second.
+//! The table is printed with `--nocapture`.
 
 #![allow(clippy::print_stdout, reason = "the table is what the run is for")]
 

@@ -87,6 +87,8 @@ pub(crate) enum Action {
     Reject,
     /// Refused after the base latency.
     Defer,
+    /// 500 at once, which does not say that it is for load.
+    Error,
     /// Never answered.
     Drop,
 }
@@ -118,6 +120,8 @@ pub(crate) struct Workers {
     pub(crate) count: f64,
     /// Above it: refused.
     pub(crate) queue: usize,
+    #[serde(default = "reject")]
+    pub(crate) action: Action,
     /// The part of the service time that is random (exponential).
     #[serde(default = "half")]
     pub(crate) random: f64,
@@ -171,6 +175,10 @@ pub(crate) struct Fault {
 pub(crate) enum FaultKind {
     /// 503 at once.
     Reject,
+    /// 500 at once.
+    Error,
+    /// The connection breaks when the answer is due.
+    Close,
     /// No connection.
     Refuse,
     /// Never answered.

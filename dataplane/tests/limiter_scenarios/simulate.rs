@@ -302,6 +302,7 @@ impl Run<'_> {
                 retry_after: after_s.map(Duration::from_secs_f64),
             },
             Reply::Overloaded => SampleOutcome::Overloaded { retry_after: None },
+            Reply::Erred => SampleOutcome::Erred,
             Reply::Failed => SampleOutcome::Failed,
         };
         self.finish(id, outcome);

@@ -13,6 +13,7 @@ pub(crate) enum Reply {
     Ok,
     RateLimited(Option<f64>),
     Overloaded,
+    Erred,
     Failed,
 }
 
@@ -127,7 +128,7 @@ impl Upstream {
             self.waiting.push_back(id);
             Arrival::Waits
         } else {
-            self.refuse(Action::Reject, Reply::Overloaded)
+            self.refuse(workers.action, Reply::Overloaded)
         }
     }
 
@@ -163,6 +164,8 @@ impl Upstream {
             .find(|fault| fault.from_s <= now_s && now_s < fault.to_s && random < fault.share)?;
         Some(match fault.kind {
             FaultKind::Reject => ends(REFUSAL_S, Reply::Overloaded),
+            FaultKind::Error => ends(REFUSAL_S, Reply::Erred),
+            FaultKind::Close => ends(self.base_s(), Reply::Failed),
             FaultKind::Refuse => ends(NO_CONNECTION_S, Reply::Failed),
             FaultKind::Hang => Arrival::Lost,
         })
@@ -183,6 +186,7 @@ impl Upstream {
     fn refuse(&self, action: Action, reply: Reply) -> Arrival {
         match action {
             Action::Reject => ends(REFUSAL_S, reply),
+            Action::Error => ends(REFUSAL_S, Reply::Erred),
             Action::Defer => ends(self.base_s(), reply),
             Action::Drop => Arrival::Lost,
         }

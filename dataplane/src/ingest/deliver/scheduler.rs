@@ -30,6 +30,7 @@ use crate::store::queue::Lane;
 mod affinity;
 mod answers;
 mod application;
+mod blame;
 mod calls;
 mod cap;
 mod group;

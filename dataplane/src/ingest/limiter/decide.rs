@@ -1,13 +1,15 @@
 //! What a window means for the limits.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Limiter;
 use super::background::{Counts, Restore};
 use super::breaker::ProbeEnd;
-use super::flight::Change;
+use super::flight::{Change, Flight};
+use super::pace::Pace;
+use super::trial::{Advice, Finding};
 use super::types::Cause;
 use super::window::Kind;
+use super::{Limiter, bounds};
 
 /// Time constant of the smoothed goodput; longer where answers take longer.
 const GOODPUT_S: f64 = 0.7;
@@ -25,6 +27,17 @@ const BOUNDED: f64 = 0.6;
 const FRESH_ANSWERS: u32 = 10;
 /// Of what was good, where slow start begins after an outage.
 const OUTAGE_SHARE: f64 = 0.05;
+/// How long failures that proved to be due to load are remembered as perhaps the same as those that prove not to be.
+const LATELY: Duration = Duration::from_secs(15);
+
+/// Limits to go back to when failures prove to have nothing to do with load.
+#[derive(Debug, Clone)]
+pub(super) struct Before {
+    flight: Flight,
+    pace: Pace,
+    /// The limits were what bounded the load.
+    bounded: bool,
+}
 
 impl Limiter {
     /// Closes the window.
@@ -56,16 +69,93 @@ impl Limiter {
                     .is_some_and(|rate| rate <= 1.1 * self.damped_rate(base_s)),
         };
         if let Some(restore) = self.background.observe(counts, limits) {
+            self.interrupt_trial();
             self.flight.restore(restore.limit, now);
             self.pace.restore(restore.rate, now);
             self.cause = Cause::Unrelated;
         } else if self.is_refused(counts) {
+            self.interrupt_trial();
             self.cut(counts, base_s, now);
-        } else {
-            self.follow(seconds, now);
+        } else if !self.trials.is_trying() {
+            self.weigh(counts, base_s, now);
         }
         let is_changed = self.lowered_at == Some(now) || self.grown_at == Some(now);
         self.window.restart(now, !is_changed);
+    }
+
+    /// A window in which what failed does not say why.
+    fn weigh(&mut self, counts: Counts, base_s: f64, now: Instant) {
+        if !self.trials.is_watching() {
+            self.before = None;
+        }
+        let mut before = self.before.take().unwrap_or_else(|| Before {
+            flight: self.flight.clone(),
+            pace: self.pace.clone(),
+            bounded: false,
+        });
+        before.bounded |= self.is_bounded(counts);
+        let results = self.window.results(counts.seconds);
+        match self.trials.observe(results, base_s, now) {
+            Advice::Go => self.follow(counts.seconds, true, now),
+            Advice::Watch => self.follow(counts.seconds, false, now),
+            Advice::Relieve => self.cut(counts, base_s, now),
+            Advice::Try { rate } => {
+                self.flight.cut(base_s, now);
+                self.pace.hold_to(rate, now);
+                self.base.abort_probe();
+                self.lowered_at = Some(now);
+                self.cause = Cause::Overloaded;
+            }
+        }
+        if self.trials.is_watching() || self.trials.is_trying() {
+            self.before = Some(before);
+        }
+    }
+
+    /// A trial is over.
+    pub(super) fn found(&mut self, finding: Finding, now: Instant) {
+        let Some(before) = self.before.take() else {
+            return;
+        };
+        let is_lately = |at| now.saturating_duration_since(at) < LATELY;
+        match finding {
+            Finding::Load { through } => {
+                let fresh = self.earlier.take().filter(|(_, at)| is_lately(*at));
+                self.earlier = fresh.or_else(|| Some((before.clone(), now)));
+                self.pace = before.pace;
+                self.flight
+                    .keep(through * self.base.value_s().unwrap_or(0.0));
+                self.pace.found(through, before.bounded, now);
+                self.cause = Cause::Overloaded;
+            }
+            Finding::Unrelated { is_news } => {
+                let earlier = self.earlier.take();
+                let before = match earlier {
+                    // Then it was not load the last time either.
+                    Some((earlier, at)) if is_news && is_lately(at) => earlier,
+                    _ => before,
+                };
+                self.flight = before.flight;
+                self.pace = before.pace;
+                self.flight.set_bounds(bounds(&self.settings));
+                self.cause = Cause::Unrelated;
+            }
+        }
+        // What was measured meanwhile was measured under other limits.
+        self.grown_at = Some(now);
+        self.window.restart(now, false);
+    }
+
+    /// What goes on now cannot be compared with what was before.
+    pub(super) fn interrupt_trial(&mut self) {
+        let was_trying = self.trials.interrupt();
+        if let Some(before) = self.before.take()
+            && was_trying
+        {
+            self.flight = before.flight;
+            self.flight.set_bounds(bounds(&self.settings));
+            self.pace = before.pace;
+        }
     }
 
     fn is_refused(&self, counts: Counts) -> bool {
@@ -83,10 +173,10 @@ impl Limiter {
     }
 
     fn cut(&mut self, counts: Counts, base_s: f64, now: Instant) {
-        let keep = (1.0 - self.window.refused_share()).clamp(CUT_KEEPS_MIN, CUT_KEEPS_MAX);
+        let keep = (1.0 - self.window.unanswered_share()).clamp(CUT_KEEPS_MIN, CUT_KEEPS_MAX);
         let sent_rate = f64::from(counts.sent) / counts.seconds;
         let is_rate = self.window.rate_limited > 0;
-        let is_load = self.window.overloaded > 0;
+        let is_load = self.window.overloaded > 0 || self.window.failed > 0;
         self.cause = Cause::RateLimited;
         if is_load {
             self.flight.cut(base_s, now);
@@ -125,21 +215,27 @@ impl Limiter {
 
     /// What may be sent per second to get the present goodput, where some fail whatever the load.
     fn through(&self) -> f64 {
-        self.goodput / (1.0 - self.background.share())
+        self.goodput / (1.0 - self.unrelated())
+    }
+
+    /// The share of attempts that fails whatever the load.
+    pub(super) fn unrelated(&self) -> f64 {
+        1.0 - (1.0 - self.background.share()) * (1.0 - self.trials.share())
     }
 
     /// A window without refusals worth the name.
-    fn follow(&mut self, seconds: f64, now: Instant) {
+    fn follow(&mut self, seconds: f64, may_grow: bool, now: Instant) {
         let held = self.window.held_in_flight;
         let through = self.through();
-        self.pace.grow(seconds, through, self.window.held_rate, now);
+        let held_rate = self.window.held_rate && may_grow;
+        self.pace.grow(seconds, through, held_rate, now);
         if self.base.probe_limit().is_some() {
             return;
         }
         let answers = self.window.answered;
         let Some((class, median)) = self.window.median() else {
             if self.window.unmeasured >= FRESH_ANSWERS / 2 {
-                self.flight.creep(held, now);
+                self.flight.creep(held && may_grow, now);
             }
             return;
         };
@@ -151,7 +247,9 @@ impl Limiter {
             self.base.of(class).unwrap_or(median_s),
             self.base.skew(class),
         );
-        let change = self.flight.follow(median, base, fresh, held, now);
+        let change = self
+            .flight
+            .follow(median, base, fresh, held && may_grow, now);
         match change {
             Change::None => {}
             Change::Grown => self.cause = Cause::Growing,
@@ -179,11 +277,13 @@ impl Limiter {
             return false;
         }
         let base_s = self.base.value_s().unwrap_or(0.0);
-        let usual = self.background.share();
+        let usual = self.unrelated();
         self.breaker.failed(usual, base_s, now)
     }
 
     pub(super) fn opened(&mut self, now: Instant) {
+        self.interrupt_trial();
+        self.trials.reset();
         self.pace.remember(self.best);
         self.base.abort_probe();
         self.background.interrupt();
@@ -195,7 +295,7 @@ impl Limiter {
     pub(super) fn probe_ended(&mut self, kind: Kind, sent_at: Option<Instant>, now: Instant) {
         let end = match kind {
             Kind::Ok | Kind::Answered => ProbeEnd::Answered,
-            Kind::RateLimited | Kind::Overloaded => ProbeEnd::Failed,
+            Kind::RateLimited | Kind::Overloaded | Kind::Failed => ProbeEnd::Failed,
         };
         if !self.breaker.probed(end, sent_at, now) {
             return;

@@ -33,7 +33,7 @@ pub(super) struct Bounds {
     pub(super) max: f64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Flight {
     limit: f64,
     bounds: Bounds,
@@ -143,6 +143,11 @@ impl Flight {
         self.threshold = self.limit;
         self.hold_until = now + HOLD.max(Duration::from_secs_f64((2.0 * base_s).min(10.0)));
         self.falling_from = None;
+    }
+
+    /// So many are needed for what the upstream takes.
+    pub(super) fn keep(&mut self, needed: f64) {
+        self.set(self.limit.max(needed));
     }
 
     /// After an outage. `unanswered` requests, probes most of all, may take up places for long.

@@ -29,7 +29,7 @@ const BOLD_GROWTH: f64 = 0.05;
 const BOLD_GROWTH_MAX: f64 = 0.5;
 const BOLD_DOUBLING_S: f64 = 3.0;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pace {
     rate: Option<f64>,
     /// When the next request may start. Lies in the past after a pause.
@@ -128,6 +128,21 @@ impl Pace {
         self.cut_at = now;
         self.bold_s = 0.0;
         self.slow_start = false;
+    }
+
+    /// So much and no more for a while.
+    pub(super) fn hold_to(&mut self, rate: f64, now: Instant) {
+        let current = self.rate.unwrap_or(f64::INFINITY);
+        self.set(rate.min(current), now);
+        self.hold_until = now + HOLD;
+        self.slow_start = false;
+    }
+
+    /// The upstream turned out to take so much per second. `bounded`: more would have been sent without the limits.
+    pub(super) fn found(&mut self, through: f64, bounded: bool, now: Instant) {
+        self.careful_s = CAREFUL_DAMPED_S;
+        self.proven = bounded;
+        self.lower(through, 0.0, 0.0, 0.0, now);
     }
 
     /// A good window of `seconds`. `held`: the rate was what bounded the load.

@@ -359,6 +359,7 @@ fn outcome(end: u8, ms: u64) -> SampleOutcome {
         2 => SampleOutcome::Overloaded { retry_after: None },
         3 => SampleOutcome::Overloaded { retry_after },
         4 => SampleOutcome::TimedOut,
+        5 if ms.is_multiple_of(2) => SampleOutcome::Erred,
         5 => SampleOutcome::Failed,
         6 => SampleOutcome::Neutral,
         7 => SampleOutcome::Abandoned,

@@ -78,11 +78,13 @@ pub enum SampleOutcome {
     RateLimited {
         retry_after: Option<Duration>,
     },
-    /// Refused or failed in a way that load explains.
+    /// Refused in a way that says that there is too much to do.
     Overloaded {
         retry_after: Option<Duration>,
     },
     TimedOut,
+    /// Answered with an error that load may explain, or not.
+    Erred,
     /// No connection, or it broke.
     Failed,
     /// Answered in a way that says nothing about load.

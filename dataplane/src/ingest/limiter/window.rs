@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::Class;
+use super::trial::Results;
 
 /// Latencies kept of one window: the median of more would not be a better one.
 const SAMPLES_MAX: usize = 256;
@@ -93,8 +94,10 @@ pub(super) enum Kind {
     /// Answered; its latency says nothing.
     Answered,
     RateLimited,
-    /// Refused for load, failed, or never answered.
+    /// Refused for load, or never answered.
     Overloaded,
+    /// Failed, for load or otherwise.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -105,6 +108,9 @@ pub(super) struct Window {
     pub(super) unmeasured: u32,
     pub(super) rate_limited: u32,
     pub(super) overloaded: u32,
+    pub(super) failed: u32,
+    /// Of all failures together.
+    pub(super) failed_latency_s: f64,
     pub(super) sent: u32,
     /// A request had to wait because of the limit in flight, or the rate: without it the limits were not what
     /// bounded the load, and a good window says nothing about higher ones.
@@ -121,6 +127,8 @@ impl Window {
             unmeasured: 0,
             rate_limited: 0,
             overloaded: 0,
+            failed: 0,
+            failed_latency_s: 0.0,
             sent: 0,
             held_in_flight: false,
             held_rate: false,
@@ -142,6 +150,21 @@ impl Window {
         };
     }
 
+    pub(super) fn results(&self, seconds: f64) -> Results {
+        Results {
+            seconds,
+            total: self.total(),
+            answered: self.answered,
+            failed: self.failed,
+            failed_latency_s: self.failed_latency_s,
+        }
+    }
+
+    pub(super) fn add_failed(&mut self, latency: Duration) {
+        self.failed = self.failed.saturating_add(1);
+        self.failed_latency_s += latency.as_secs_f64();
+    }
+
     /// `latency` is `None` when it was measured under limits that are no longer in force.
     pub(super) fn add(&mut self, class: Class, kind: Kind, latency: Option<Duration>) {
         match kind {
@@ -157,19 +180,25 @@ impl Window {
             }
             Kind::RateLimited => self.rate_limited = self.rate_limited.saturating_add(1),
             Kind::Overloaded => self.overloaded = self.overloaded.saturating_add(1),
+            Kind::Failed => self.add_failed(latency.unwrap_or_default()),
         }
     }
 
+    /// In a way that says that it is for load.
     pub(super) fn refused(&self) -> u32 {
         self.rate_limited.saturating_add(self.overloaded)
     }
 
-    pub(super) fn total(&self) -> u32 {
-        self.answered.saturating_add(self.refused())
+    fn unanswered(&self) -> u32 {
+        self.refused().saturating_add(self.failed)
     }
 
-    pub(super) fn refused_share(&self) -> f64 {
-        f64::from(self.refused()) / f64::from(self.total().max(1))
+    pub(super) fn total(&self) -> u32 {
+        self.answered.saturating_add(self.unanswered())
+    }
+
+    pub(super) fn unanswered_share(&self) -> f64 {
+        f64::from(self.unanswered()) / f64::from(self.total().max(1))
     }
 
     pub(super) fn seconds(&self, now: Instant) -> f64 {
@@ -181,7 +210,7 @@ impl Window {
         let base_s = base_s.unwrap_or(0.0);
         let shortest = (2.0 * base_s).clamp(WINDOW_MIN_S, WINDOW_MAX_S);
         let longest = (3.0 * base_s).max(WINDOW_MAX_S);
-        let flood = self.refused() >= FLOOD_REFUSALS && self.refused() > self.answered;
+        let flood = self.unanswered() >= FLOOD_REFUSALS && self.unanswered() > self.answered;
         (seconds >= shortest && self.total() >= ANSWERS_MIN)
             || (seconds >= longest && self.total() > 0)
             || (seconds >= FLOOD_WINDOW_S && flood)

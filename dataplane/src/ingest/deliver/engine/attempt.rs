@@ -122,6 +122,10 @@ impl Engine {
         };
         self.scheduler
             .ended(answered.upstream, Class::Queued, sample, now.into_std());
+        if let Some(failed) = judge::fails(outcome) {
+            self.scheduler
+                .blame(answered.upstream, Some(answered.id), failed, now.into_std());
+        }
         let Some(Judged {
             verdict, attempts, ..
         }) = judged
@@ -170,10 +174,17 @@ impl Engine {
     fn context(&self, answered: &Answered, now: Instant) -> Context {
         let succeeded_at = self.scheduler.succeeded_at(answered.attempt.lane);
         let since = succeeded_at.map(|at| now.into_std().saturating_duration_since(at));
+        let last = answered.attempts.saturating_add(1) >= answered.delivery.attempts;
+        let upstream_fails = self.scheduler.is_failing_others(
+            answered.upstream,
+            answered.id,
+            (answered.is_blamable(), last),
+            now.into_std(),
+        );
         Context {
             dialect: self.dialect,
             application_succeeds: since.is_some_and(|since| since < SUCCESS_MEMORY),
-            upstream_fails: self.scheduler.is_failing(answered.upstream),
+            upstream_fails,
             attempts: answered.attempts,
             attempts_max: answered.delivery.attempts,
             now_ms: unix_ms(),
@@ -237,6 +248,11 @@ impl Answered {
             End::Unsendable(reason) => reason,
             End::Answer(_) | End::NotConnected | End::Broken | End::TimedOut => "",
         }
+    }
+
+    /// Answered by the upstream itself, and not that it is unavailable or too busy.
+    fn is_blamable(&self) -> bool {
+        !matches!(self.status(), 0 | 408 | 429 | 502..=504)
     }
 
     fn status(&self) -> u16 {

@@ -18,7 +18,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Engine, Event};
+use super::{Engine, Event, judge};
 use crate::clock::unix_ms;
 use crate::ingest::deliver::hold::Hold;
 use crate::ingest::deliver::outgoing::{KEEP_ALIVE, PROXY_CONNECTION, outgoing};
@@ -116,6 +116,9 @@ impl Engine {
     ) {
         self.scheduler
             .ended(upstream, Class::Proxied, sample, now.into_std());
+        if let Some(failed) = judge::fails(sample.outcome) {
+            self.scheduler.blame(upstream, None, failed, now.into_std());
+        }
         if let (Some(connection), Some(state)) = (connection, self.servers.get(&upstream)) {
             let server = Rc::clone(&state.server);
             self.tasks

@@ -22,6 +22,19 @@ pub(super) fn judge(end: &End, context: &Context) -> Option<Judged> {
     Some(verdict::judge(attempt, context))
 }
 
+/// Whether it speaks for an outage or against it; `None`: neither.
+pub(super) fn fails(outcome: SampleOutcome) -> Option<bool> {
+    match outcome {
+        SampleOutcome::Ok | SampleOutcome::Neutral => Some(false),
+        SampleOutcome::RateLimited { .. }
+        | SampleOutcome::Overloaded { .. }
+        | SampleOutcome::TimedOut
+        | SampleOutcome::Erred
+        | SampleOutcome::Failed => Some(true),
+        SampleOutcome::Abandoned => None,
+    }
+}
+
 /// An outcome's name in metrics.
 pub(super) fn name(outcome: SampleOutcome) -> &'static str {
     match outcome {
@@ -29,6 +42,7 @@ pub(super) fn name(outcome: SampleOutcome) -> &'static str {
         SampleOutcome::RateLimited { .. } => "RateLimited",
         SampleOutcome::Overloaded { .. } => "Overloaded",
         SampleOutcome::TimedOut => "TimedOut",
+        SampleOutcome::Erred => "Erred",
         SampleOutcome::Failed => "Failed",
         SampleOutcome::Neutral => "Rejected",
         SampleOutcome::Abandoned => "Abandoned",

@@ -9,6 +9,7 @@ use std::time::Instant;
 use sluice_crds::config;
 
 use super::affinity::AffinityKey;
+use super::blame::Blame;
 use super::{ApplicationId, GroupId, LaneId, NEIGHBOUR_MEMORY, Scheduler, UpstreamId};
 use crate::ingest::deliver::fair::{FairQueue, Flow};
 use crate::ingest::deliver::hold::{Held, Hold};
@@ -26,6 +27,7 @@ pub(super) struct Upstream {
     pub(super) config: Arc<config::Upstream>,
     pub(super) group: GroupId,
     pub(super) limiter: Limiter,
+    pub(super) blame: Blame,
     pub(super) healthy: bool,
     pub(super) in_flight: usize,
     /// No longer configured; lives until its last answer.
@@ -46,6 +48,7 @@ impl Upstream {
             config,
             group,
             limiter,
+            blame: Blame::default(),
             healthy: true,
             in_flight: 0,
             retired: false,

@@ -47,12 +47,6 @@ impl Scheduler {
         self.applications[lane.application].succeeded_at
     }
 
-    /// Whether the upstream as a whole fails.
-    pub(in crate::ingest::deliver) fn is_failing(&self, upstream: UpstreamId) -> bool {
-        let upstream = self.upstreams.get(upstream);
-        upstream.is_none_or(|upstream| upstream.limiter.is_failing())
-    }
-
     pub(in crate::ingest::deliver) fn call_timeout(&self, upstream: UpstreamId) -> Duration {
         let upstream = self.upstreams.get(upstream);
         upstream.map_or(self.delivery.timeout, |upstream| upstream.limiter.timeout())

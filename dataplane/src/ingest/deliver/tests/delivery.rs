@@ -132,6 +132,43 @@ async fn what_keeps_failing_is_parked_with_its_attempts() {
     );
 }
 
+/// Nothing else is sent, so that the upstream seems to fail as a whole.
+#[tokio::test]
+async fn what_fails_alone_is_parked_but_not_at_once() {
+    let server = TestServer::start(|seen| {
+        if seen.target() == "/i?bad" {
+            Act::Answer(answer(500, "no"))
+        } else {
+            success()
+        }
+    })
+    .await;
+    let mut config = quick(ingest(vec![application("a")], vec![at(&server)]));
+    config.delivery.attempts = 7;
+    let rig = Rig::start(config);
+    let began = Instant::now();
+    let bad = rig.append("a", "k", &get("/i?bad")).await;
+    let good = rig.append("a", "k", &get("/i?good")).await;
+    until("all are settled", || rig.queue.waiting() == 0).await;
+    assert!(began.elapsed() >= Duration::from_secs(10));
+    let verdict = rig.queue.verdict(bad).unwrap();
+    assert_eq!((verdict.outcome, verdict.attempts), (Outcome::Parked, 7));
+    assert_eq!(rig.queue.verdict(good).unwrap().outcome, Outcome::Delivered);
+}
+
+#[tokio::test]
+async fn two_that_fail_are_an_outage_and_are_not_parked() {
+    let server = TestServer::start(|_| Act::Answer(answer(500, "no"))).await;
+    let mut config = quick(ingest(vec![application("a")], vec![at(&server)]));
+    config.delivery.attempts = 7;
+    let rig = Rig::start(config);
+    for key in ["k", "other"] {
+        rig.append("a", key, &get("/i?bad")).await;
+    }
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert_eq!(rig.queue.waiting(), 2);
+}
+
 #[tokio::test]
 async fn a_connection_that_was_closed_behind_our_back_is_no_failure() {
     let server =

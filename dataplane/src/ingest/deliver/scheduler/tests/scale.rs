@@ -78,6 +78,7 @@ enum Step {
     },
     Cap(Option<u32>),
     Unhealthy(bool),
+    StoreFails(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -90,6 +91,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(application, paused)| Step::Pause { application, paused }),
         1 => prop::option::of(60u32..6_000).prop_map(Step::Cap),
         1 => any::<bool>().prop_map(Step::Unhealthy),
+        1 => any::<bool>().prop_map(Step::StoreFails),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -127,9 +129,11 @@ proptest! {
                     sim.scheduler.configure(Some(&config), sim.now);
                 }
                 Step::Unhealthy(unhealthy) => sim.scheduler.set_healthy(1, !unhealthy),
+                Step::StoreFails(fails) => sim.store_fails = fails,
             }
         }
         sim.failing.clear();
+        sim.store_fails = false;
         sim.scheduler.set_healthy(1, true);
         config.requests_per_minute = None;
         config.applications = applications(4).into_iter().map(Into::into).collect();

@@ -43,6 +43,8 @@ pub(super) struct Sim {
     pub(super) slow: HashMap<Arc<str>, Duration>,
     /// Upstreams that refuse.
     pub(super) failing: Vec<Arc<str>>,
+    /// The queue answers with an error, or as if it were empty.
+    pub(super) store_fails: bool,
     pub(super) steps: u64,
     store: BTreeMap<Lane, VecDeque<Claimed>>,
     requests: HashMap<Token, Bytes>,
@@ -70,6 +72,7 @@ impl Sim {
             latency: Duration::from_millis(10),
             slow: HashMap::new(),
             failing: Vec::new(),
+            store_fails: false,
             steps: 0,
             store: BTreeMap::new(),
             requests: HashMap::new(),
@@ -156,6 +159,11 @@ impl Sim {
             self.scheduler.scanned(stats, self.now);
         }
         while let Some(claim) = self.scheduler.next_claim() {
+            if self.store_fails {
+                let error_or_empty = (claim.id % 2 == 0).then(Vec::new);
+                self.scheduler.claimed(&claim, error_or_empty, self.now);
+                continue;
+            }
             let queue = self.store.entry(claim.lane.clone()).or_default();
             let entries = queue.len().min(claim.limits.entries);
             let claimed = queue.drain(..entries).collect();
@@ -163,6 +171,10 @@ impl Sim {
             fed = true;
         }
         while let Some(load) = self.scheduler.next_load(self.now) {
+            if self.store_fails {
+                self.scheduler.loaded(&load, None, self.now);
+                break;
+            }
             let requests = load
                 .entries
                 .iter()
