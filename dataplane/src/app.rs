@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 use self::ingest::Ingest;
 use self::stores::{StoreParts, Stores};
 use crate::admin::{Admin, AdminState, Readiness};
-use crate::args::StandaloneArgs;
+use crate::args::{RunArgs, ServeArgs, StandaloneArgs};
 use crate::auth::Authenticator;
-use crate::config::{ConfigWatch, Manifests};
+use crate::config::{ConfigFile, ConfigWatch, Manifests, Source};
 use crate::drain::{Drain, Outcome};
 use crate::ingest::accept::Accept;
 use crate::limits::CONFIG_POLL_INTERVAL;
@@ -46,18 +46,29 @@ pub struct Running {
     tasks: JoinSet<()>,
 }
 
-pub async fn start(args: StandaloneArgs) -> anyhow::Result<Running> {
+/// Serves the gateway of manifests.
+pub async fn standalone(args: StandaloneArgs) -> anyhow::Result<Running> {
+    let source = Manifests {
+        paths: args.manifests,
+        secrets_dir: args.secrets_dir,
+    };
+    start(args.serve, source).await
+}
+
+/// Serves the gateway of a resolved configuration.
+pub async fn run(args: RunArgs) -> anyhow::Result<Running> {
+    let source = ConfigFile::new(args.config, args.secrets_dir);
+    start(args.serve, source).await
+}
+
+async fn start(args: ServeArgs, source: impl Source) -> anyhow::Result<Running> {
     let mut registry = Registry::default();
     let mut tasks = JoinSet::new();
     resources::register(&mut registry);
     if let Some(dir) = &args.data_dir {
         resources::prepare_data_dir(dir)?;
     }
-    let manifests = Manifests {
-        paths: args.manifests.clone(),
-        secrets_dir: args.secrets_dir.clone(),
-    };
-    let config_watch = ConfigWatch::start(manifests, &mut registry)?;
+    let config_watch = ConfigWatch::start(source, &mut registry)?;
     let config = config_watch.subscribe();
     let drain = Drain::new();
     let readiness = Readiness::default();
@@ -192,7 +203,7 @@ fn start_relay(parts: RelayParts<'_>) -> anyhow::Result<Relay> {
 }
 
 fn bind_listeners(
-    args: &StandaloneArgs,
+    args: &ServeArgs,
     config: &GatewayConfig,
 ) -> anyhow::Result<(Vec<Listener>, CertificatesByListener)> {
     let mut listeners = Vec::new();

@@ -1,6 +1,6 @@
-//! The command line: what differs per process. Everything else is in the manifests.
+//! The command line: what differs per process. Everything else is in the manifests or the configuration file.
 //!
-//! The only place that reads the environment: each option of `standalone` has a variable `SLUICE_<OPTION>`. Values are
+//! The only place that reads the environment: each option of `standalone` and `run` has a variable `SLUICE_<OPTION>`. Values are
 //! parsed and bounded here, so that other code gets no bad ones; files are not opened here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -36,6 +36,8 @@ pub struct Args {
 pub enum Command {
     /// Serve the gateway of the manifests in one process
     Standalone(StandaloneArgs),
+    /// Serve the gateway of a configuration file, as a pod does
+    Run(RunArgs),
     /// Print every problem of the manifests; exit with 1 when there is one
     Check(CheckArgs),
     /// Find, show, repeat and drop requests of a running gateway
@@ -48,13 +50,34 @@ pub struct StandaloneArgs {
     #[arg(value_name = "MANIFEST", required = true)]
     pub manifests: Vec<PathBuf>,
 
-    /// Where queued requests are stored; made when absent, must be writable
-    #[arg(long, value_name = "DIR", env = "SLUICE_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-
     /// Secrets as mounted files: DIR/<secret>/<key>
     #[arg(long, value_name = "DIR", env = "SLUICE_SECRETS_DIR")]
     pub secrets_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, ClapArgs)]
+pub struct RunArgs {
+    /// A resolved configuration, as `sluice check MANIFEST --write DIR` writes it
+    #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
+    pub config: PathBuf,
+
+    /// The secrets of the configuration, one file each [default: `secrets` beside FILE]
+    #[arg(long, value_name = "DIR", env = "SLUICE_SECRETS_DIR")]
+    pub secrets_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// What every process that serves is told.
+#[derive(Debug, Clone, PartialEq, Eq, ClapArgs)]
+pub struct ServeArgs {
+    /// Where queued requests are stored; made when absent, must be writable
+    #[arg(long, value_name = "DIR", env = "SLUICE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
 
     /// Address the gateway's listeners bind to [default: [::], or 0.0.0.0 on a host without IPv6]
     #[arg(long, value_name = "ADDR", env = "SLUICE_BIND", value_parser = parse_ip)]
@@ -85,8 +108,16 @@ impl StandaloneArgs {
     pub fn new(manifests: impl IntoIterator<Item = PathBuf>) -> Self {
         Self {
             manifests: manifests.into_iter().collect(),
-            data_dir: None,
             secrets_dir: None,
+            serve: ServeArgs::default(),
+        }
+    }
+}
+
+impl Default for ServeArgs {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
             bind: None,
             admin: ADMIN_DEFAULT,
             workers: None,
@@ -95,7 +126,9 @@ impl StandaloneArgs {
             log_level: LOG_LEVEL_DEFAULT.to_owned(),
         }
     }
+}
 
+impl ServeArgs {
     /// Addresses to try in order: the next one only when the host does not know the address family.
     pub fn bind_candidates(&self) -> Vec<IpAddr> {
         match self.bind {
@@ -114,6 +147,10 @@ pub struct CheckArgs {
     /// Secrets as mounted files: DIR/<secret>/<key>
     #[arg(long, value_name = "DIR", env = "SLUICE_SECRETS_DIR")]
     pub secrets_dir: Option<PathBuf>,
+
+    /// Write what a pod gets into DIR, for `sluice run`: config.json and secrets/, for the owner's eyes only
+    #[arg(long, value_name = "DIR")]
+    pub write: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

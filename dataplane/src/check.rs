@@ -1,10 +1,11 @@
-//! `sluice check`: says what is wrong with manifests, without serving anything.
+//! `sluice check`: says what is wrong with manifests, without serving anything; writes them as a configuration file.
 //!
 //! Problems go to the given output, one per line, for people and for scripts in a pipeline.
 
 use std::io::{self, Write};
 
 use sluice_crds::config::GatewayConfig;
+use sluice_crds::config_file;
 
 use crate::args::CheckArgs;
 use crate::auth::Authenticator;
@@ -16,6 +17,7 @@ pub fn check(args: CheckArgs, output: &mut impl Write) -> io::Result<bool> {
     let CheckArgs {
         manifests,
         secrets_dir,
+        write,
     } = args;
     let loaded = Manifests {
         paths: manifests,
@@ -24,7 +26,16 @@ pub fn check(args: CheckArgs, output: &mut impl Write) -> io::Result<bool> {
     .load()
     .and_then(try_out);
     report(&loaded, output)?;
-    Ok(loaded.is_ok())
+    let (Ok(config), Some(dir)) = (&loaded, write) else {
+        return Ok(loaded.is_ok());
+    };
+    if let Err(error) = config_file::write(config, &dir) {
+        writeln!(output, "cannot write to {}: {error}", dir.display())?;
+        return Ok(false);
+    }
+    let file = dir.join(config_file::CONFIG_FILE);
+    writeln!(output, "written: sluice run --config {}", file.display())?;
+    Ok(true)
 }
 
 /// Makes what only the data plane can judge: keys of the sizes it verifies with, certificates that fit their keys.

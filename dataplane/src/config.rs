@@ -1,10 +1,10 @@
-//! The configuration in force, kept equal to the manifests.
+//! The configuration in force, kept equal to the manifests or the configuration file.
 //!
 //! [`ConfigWatch`] owns the one `watch` channel that all modules read the [`GatewayConfig`] from. It looks at the files
 //! every second; a change that resolves replaces the configuration whole, one that does not is refused with all its
 //! problems and the old one stays. It never changes a socket: what needs a restart it only says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sluice_crds::config::{GatewayConfig, Listener};
-use sluice_crds::{manifest, resolve};
+use sluice_crds::{config_file, manifest, resolve};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -57,8 +57,38 @@ impl Source for Manifests {
     }
 }
 
+/// A resolved configuration, and its secrets as files.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    pub path: PathBuf,
+    pub secrets_dir: PathBuf,
+}
+
+impl ConfigFile {
+    /// Without a directory of secrets, the one that is written beside a file.
+    pub fn new(path: PathBuf, secrets_dir: Option<PathBuf>) -> Self {
+        let beside = || {
+            let dir = path.parent().unwrap_or(Path::new(""));
+            dir.join(config_file::SECRETS_DIR)
+        };
+        let secrets_dir = secrets_dir.unwrap_or_else(beside);
+        Self { path, secrets_dir }
+    }
+}
+
+impl Source for ConfigFile {
+    fn fingerprint(&self) -> u64 {
+        config_file::fingerprint(&self.path, &self.secrets_dir)
+    }
+
+    fn load(&self) -> Result<GatewayConfig, Vec<String>> {
+        config_file::read(&self.path, &self.secrets_dir)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+}
+
 #[derive(Debug, Error)]
-#[error("{} in the manifests:\n  {}", count(.problems.len()), .problems.join("\n  "))]
+#[error("{} in the configuration:\n  {}", count(.problems.len()), .problems.join("\n  "))]
 pub struct ConfigError {
     pub problems: Vec<String>,
 }
@@ -125,7 +155,7 @@ impl ConfigWatch {
                 self.fingerprint = before;
                 self.judge(loaded);
             }
-            Err(failure) => error!(%failure, "reading the manifests failed"),
+            Err(failure) => error!(%failure, "reading the configuration failed"),
         }
     }
 
@@ -135,7 +165,7 @@ impl ConfigWatch {
             Err(problems) => {
                 self.metrics.refused.inc();
                 for problem in &problems {
-                    error!(%problem, "manifest problem");
+                    error!(%problem, "configuration problem");
                 }
                 error!(
                     problems = problems.len(),
@@ -147,7 +177,7 @@ impl ConfigWatch {
         self.metrics.applied.inc();
         let old = Arc::clone(&self.sender.borrow());
         if *old == config {
-            info!("manifests changed, their meaning did not");
+            info!("files changed, their meaning did not");
             return;
         }
         for change in needs_restart(&old, &config) {
@@ -174,6 +204,12 @@ pub fn needs_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
             changes.push("ingest removed: its queue is closed".to_owned());
         }
         (None, None) | (Some(_), Some(_)) => {}
+    }
+    match (&old.redis, &new.redis) {
+        (None, Some(_)) => changes.push("redis added".to_owned()),
+        (Some(_), None) => changes.push("redis removed".to_owned()),
+        (Some(old), Some(new)) if old != new => changes.push("redis changed".to_owned()),
+        (None | Some(_), None | Some(_)) => {}
     }
     let find = |listeners: &[Listener], name: &str| {
         listeners.iter().position(|listener| listener.name == name)
@@ -223,7 +259,7 @@ impl Metrics {
         let generation = Gauge::default();
         registry.register(
             "sluice_config_reloads",
-            "Changed manifests, by what became of them",
+            "Changed files of the configuration, by what became of them",
             reloads.clone(),
         );
         registry.register(

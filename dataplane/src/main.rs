@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use sluice_dataplane::args::{Args, CheckArgs, Command, StandaloneArgs};
-use sluice_dataplane::{app, check, requests_cli, resources, telemetry};
+use sluice_dataplane::app::{self, Running};
+use sluice_dataplane::args::{Args, CheckArgs, Command, ServeArgs};
+use sluice_dataplane::{check, requests_cli, resources, telemetry};
 use tracing::{error, info, warn};
 
 /// Relay memory is many small blocks of few sizes, freed by other threads than made them.
@@ -19,7 +20,14 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Check(args) => run_check(args),
-        Command::Standalone(args) => run_standalone(args),
+        Command::Standalone(args) => {
+            let serve_args = args.serve.clone();
+            report(serve(&serve_args, app::standalone(args)))
+        }
+        Command::Run(args) => {
+            let serve_args = args.serve.clone();
+            report(serve(&serve_args, app::run(args)))
+        }
         Command::Requests(args) => requests_cli::run(&args),
     }
 }
@@ -32,8 +40,8 @@ fn run_check(args: CheckArgs) -> ExitCode {
     }
 }
 
-fn run_standalone(args: StandaloneArgs) -> ExitCode {
-    match serve(args) {
+fn report(served: anyhow::Result<ExitCode>) -> ExitCode {
+    match served {
         Ok(code) => code,
         Err(failure) => {
             error!("{failure:#}");
@@ -42,7 +50,10 @@ fn run_standalone(args: StandaloneArgs) -> ExitCode {
     }
 }
 
-fn serve(args: StandaloneArgs) -> anyhow::Result<ExitCode> {
+fn serve(
+    args: &ServeArgs,
+    start: impl Future<Output = anyhow::Result<Running>>,
+) -> anyhow::Result<ExitCode> {
     telemetry::init(args.log_format, &args.log_level)?;
     match resources::raise_descriptor_limit() {
         Ok(limit) => info!(limit, "descriptor limit"),
@@ -52,5 +63,5 @@ fn serve(args: StandaloneArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("control runtime")?;
-    runtime.block_on(async { app::start(args).await?.wait().await })
+    runtime.block_on(async { start.await?.wait().await })
 }

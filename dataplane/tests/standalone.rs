@@ -6,8 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sluice_dataplane::app::{self, Running};
-use sluice_dataplane::args::StandaloneArgs;
+use sluice_dataplane::app;
+use sluice_dataplane::args::{CheckArgs, RunArgs, ServeArgs, StandaloneArgs};
+use sluice_dataplane::check::check;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
@@ -41,17 +42,20 @@ spec:
     )
 }
 
-fn arguments(path: &Path) -> StandaloneArgs {
-    StandaloneArgs {
+fn on_loopback() -> ServeArgs {
+    ServeArgs {
         bind: Some(std::net::Ipv4Addr::LOCALHOST.into()),
         admin: SocketAddr::from(([127, 0, 0, 1], 0)),
         workers: std::num::NonZeroUsize::new(1),
-        ..StandaloneArgs::new([path.to_owned()])
+        ..ServeArgs::default()
     }
 }
 
-async fn start(args: StandaloneArgs) -> Running {
-    app::start(args).await.expect("the process starts")
+fn arguments(path: &Path, serve: ServeArgs) -> StandaloneArgs {
+    StandaloneArgs {
+        serve,
+        ..StandaloneArgs::new([path.to_owned()])
+    }
 }
 
 /// Status 0 while nobody listens.
@@ -92,11 +96,12 @@ async fn the_manifest_is_followed_and_a_bad_one_refused() {
     let port = free_port();
     std::fs::write(&path, manifest(port, "30s")).unwrap();
     let data_dir = dir.path().join("data");
-    let running = start(StandaloneArgs {
+    let serve = ServeArgs {
         data_dir: Some(data_dir.clone()),
-        ..arguments(&path)
-    })
-    .await;
+        ..on_loopback()
+    };
+    let running = app::standalone(arguments(&path, serve)).await;
+    let running = running.expect("the process starts");
     let admin = running.admin;
     assert!(data_dir.is_dir());
     eventually(admin, "/readyz", |status, _| status == 200).await;
@@ -112,6 +117,44 @@ async fn the_manifest_is_followed_and_a_bad_one_refused() {
 }
 
 #[tokio::test]
+async fn a_configuration_file_is_followed_and_a_bad_one_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifests = dir.path().join("gateway.yaml");
+    let port = free_port();
+    let write = |text: &str| {
+        std::fs::write(&manifests, text).unwrap();
+        let args = CheckArgs {
+            manifests: vec![manifests.clone()],
+            secrets_dir: None,
+            write: Some(dir.path().join("pod")),
+        };
+        // It makes a runtime of its own, which is not possible on this thread.
+        let checked = std::thread::spawn(move || check(args, &mut Vec::new()));
+        assert!(checked.join().unwrap().unwrap());
+    };
+    write(&manifest(port, "30s"));
+    let path = dir.path().join("pod/config.json");
+    let args = RunArgs {
+        config: path.clone(),
+        secrets_dir: None,
+        serve: on_loopback(),
+    };
+    let running = app::run(args).await.expect("the process starts");
+    let admin = running.admin;
+    eventually(admin, "/readyz", |status, _| status == 200).await;
+    eventually(admin, "/config", |_, body| body.contains("timeout: 30s")).await;
+    write(&manifest(port, "7s"));
+    eventually(admin, "/config", |_, body| body.contains("timeout: 7s")).await;
+    let good = std::fs::read_to_string(&path).unwrap();
+    let bad = good.replace(&format!("\"port\": {port}"), "\"port\": 0");
+    assert_ne!(good, bad);
+    std::fs::write(&path, bad).unwrap();
+    let refused = "sluice_config_reloads_total{result=\"refused\"} 1\n";
+    eventually(admin, "/metrics", |_, body| body.contains(refused)).await;
+    assert!(get(admin, "/config").await.1.contains("timeout: 7s"));
+}
+
+#[tokio::test]
 async fn what_stops_a_start_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gateway.yaml");
@@ -119,23 +162,35 @@ async fn what_stops_a_start_is_said() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let cases = [
         (
-            StandaloneArgs {
-                data_dir: Some(path.clone()),
-                ..arguments(&path)
-            },
+            arguments(
+                &path,
+                ServeArgs {
+                    data_dir: Some(path.clone()),
+                    ..on_loopback()
+                },
+            ),
             "gateway.yaml",
         ),
         (
-            StandaloneArgs {
-                admin: taken.local_addr().unwrap(),
-                ..arguments(&path)
-            },
+            arguments(
+                &path,
+                ServeArgs {
+                    admin: taken.local_addr().unwrap(),
+                    ..on_loopback()
+                },
+            ),
             "admin port 127.0.0.1:",
         ),
-        (arguments(&dir.path().join("none.yaml")), "none.yaml"),
+        (
+            arguments(&dir.path().join("none.yaml"), on_loopback()),
+            "none.yaml",
+        ),
     ];
     for (args, part) in cases {
-        let error = app::start(args).await.err().expect("a start that fails");
+        let error = app::standalone(args)
+            .await
+            .err()
+            .expect("a start that fails");
         assert!(
             format!("{error:#}").contains(part),
             "{part} is not in: {error:#}"

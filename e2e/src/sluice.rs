@@ -204,6 +204,23 @@ impl Sluice {
         Self::spawn(command, scratch, address, admin, "/readyz").await
     }
 
+    /// Runs with a configuration file and its secrets; its listener has this port.
+    pub async fn run_config(config: &Path, secrets_dir: &Path, port: u16) -> Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let mut command = Command::new(binary()?);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .arg("--secrets-dir")
+            .arg(secrets_dir)
+            .args(["--bind", "127.0.0.1"])
+            .args(["--admin", &admin.to_string()])
+            .args(["--log-format", "json"]);
+        Self::spawn(command, Scratch::new()?, address, admin, "/readyz").await
+    }
+
     async fn spawn(
         mut command: Command,
         scratch: Scratch,

@@ -9,7 +9,7 @@ use sluice_crds::config::GatewayConfig;
 use tokio::sync::watch;
 
 use crate::admin::Routes;
-use crate::args::StandaloneArgs;
+use crate::args::ServeArgs;
 use crate::clock::unix_ms;
 use crate::drain::Watcher;
 use crate::ingest::accept::{self, Accept};
@@ -38,7 +38,7 @@ pub(super) struct Ingest {
 impl Ingest {
     /// `None`: the gateway takes no requests.
     pub(super) fn start(
-        args: &StandaloneArgs,
+        args: &ServeArgs,
         config: &watch::Receiver<Arc<GatewayConfig>>,
         pressure: &Arc<Pressure>,
         registry: &mut Registry,

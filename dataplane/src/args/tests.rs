@@ -16,7 +16,9 @@ fn parse(line: &str) -> Result<Command, String> {
 fn standalone(line: &str) -> StandaloneArgs {
     match parse(line).expect("parses") {
         Command::Standalone(args) => args,
-        Command::Check(_) | Command::Requests(_) => panic!("not standalone: {line}"),
+        Command::Run(_) | Command::Check(_) | Command::Requests(_) => {
+            panic!("not standalone: {line}")
+        }
     }
 }
 
@@ -39,22 +41,44 @@ fn every_option_is_read() {
         "standalone a.yaml --data-dir d --secrets-dir s --bind [::1] --admin [::]:9 --workers 3 \
          --memory-limit 2GiB --log-format json --log-level warn,hyper=error",
     );
-    let expected = StandaloneArgs {
+    let serve = ServeArgs {
         data_dir: Some("d".into()),
-        secrets_dir: Some("s".into()),
         bind: Some(Ipv6Addr::LOCALHOST.into()),
         admin: "[::]:9".parse().unwrap(),
         workers: NonZeroUsize::new(3),
         memory_limit_bytes: Some(2 << 30),
         log_format: LogFormat::Json,
         log_level: "warn,hyper=error".to_owned(),
+    };
+    let expected = StandaloneArgs {
+        secrets_dir: Some("s".into()),
+        serve,
         ..StandaloneArgs::new(["a.yaml".into()])
     };
     assert_eq!(args, expected);
-    match parse("check a.yaml --secrets-dir s").unwrap() {
-        Command::Check(args) => assert_eq!(args.secrets_dir, Some("s".into())),
-        Command::Standalone(_) | Command::Requests(_) => panic!("not check"),
-    }
+    let Ok(Command::Check(args)) = parse("check a.yaml --secrets-dir s --write d") else {
+        panic!("not check");
+    };
+    assert_eq!(args.secrets_dir, Some("s".into()));
+    assert_eq!(args.write, Some("d".into()));
+}
+
+#[test]
+fn run_takes_the_options_of_standalone() {
+    let line = "run --config c.json --secrets-dir s --bind ::1 --workers 2";
+    let Ok(Command::Run(args)) = parse(line) else {
+        panic!("not run");
+    };
+    let expected = RunArgs {
+        config: "c.json".into(),
+        secrets_dir: Some("s".into()),
+        serve: ServeArgs {
+            bind: Some(Ipv6Addr::LOCALHOST.into()),
+            workers: NonZeroUsize::new(2),
+            ..ServeArgs::default()
+        },
+    };
+    assert_eq!(args, expected);
 }
 
 #[test]
@@ -62,6 +86,8 @@ fn bad_values_name_the_option_and_what_to_write() {
     let cases = [
         ("standalone", &["<MANIFEST>"][..]),
         ("check", &["<MANIFEST>"]),
+        ("run", &["--config <FILE>"]),
+        ("run a.yaml --config b", &["'a.yaml'"]),
         ("serve", &["unrecognized subcommand 'serve'"]),
         (
             "standalone a --bind localhost",
@@ -132,7 +158,7 @@ fn memory_units() {
 
 #[test]
 fn binds_to_both_families_unless_told() {
-    let mut args = StandaloneArgs::new([]);
+    let mut args = ServeArgs::default();
     assert_eq!(
         args.bind_candidates(),
         [

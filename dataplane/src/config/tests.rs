@@ -137,7 +137,7 @@ fn the_first_configuration_must_be_good() {
         .to_string();
     assert_eq!(
         error,
-        "2 problems in the manifests:\n  gateway a: one\n  gateway a: two"
+        "2 problems in the configuration:\n  gateway a: one\n  gateway a: two"
     );
 }
 
