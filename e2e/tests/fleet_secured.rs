@@ -49,7 +49,7 @@ async fn an_encrypted_cluster_with_a_user_of_few_rights() -> Result<()> {
     let tls = Tls::generate(true)?;
     let options = Options {
         tls: Some(tls.clone()),
-        password: Some("of the default user".to_owned()),
+        password: Some("of-the-default-user".to_owned()),
         users: vec![AclUser {
             name: "gateway".to_owned(),
             password: Some("right".to_owned()),
