@@ -175,6 +175,11 @@ impl Watcher {
         self.phase() == Phase::Serving
     }
 
+    /// Whether the phase may be another than when this watcher was made. One load, so that many threads may ask often.
+    pub fn may_have_changed(&self) -> bool {
+        !matches!(self.phase.has_changed(), Ok(false))
+    }
+
     /// Waits until the phase is not the given one, and returns it. A drain whose trigger is gone is closing.
     pub async fn after(&mut self, seen: Phase) -> Phase {
         match self.phase.wait_for(|phase| *phase != seen).await {

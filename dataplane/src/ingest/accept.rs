@@ -15,16 +15,19 @@ pub mod table;
 mod tests;
 pub mod work;
 
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode, request};
 use parking_lot::RwLock;
-use sluice_crds::config::{Dialect, GatewayConfig};
+use sluice_crds::config::{Dialect, GatewayConfig, Ingest};
 use tokio::sync::watch;
 
 pub use self::answer::Body;
@@ -59,14 +62,38 @@ pub struct Parts {
 }
 
 pub struct Accept {
+    /// Tells this one from others of the process.
+    number: u64,
     parts: Parts,
     table: RwLock<Option<Arc<Table>>>,
     bodies: Budget,
     /// Requests whose body or answer is under way.
-    requests: AtomicUsize,
-    connections: AtomicUsize,
+    requests: Count,
+    connections: Count,
     spread: RandomState,
 }
+
+/// On cache lines of its own: every thread writes it with every request.
+#[derive(Default)]
+#[repr(align(128))]
+struct Count(AtomicUsize);
+
+/// The table as a thread saw it last. Looking at it costs no lock and no counter that threads share.
+struct Seen {
+    /// Of whose table.
+    number: u64,
+    config: watch::Receiver<Arc<GatewayConfig>>,
+    table: Option<Rc<Shared>>,
+}
+
+/// The table of all threads, behind a count of references that is a thread's own.
+struct Shared(Arc<Table>);
+
+thread_local! {
+    static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
+}
+
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +104,19 @@ pub struct Peer {
 }
 
 /// A place among concurrent requests; dropping it gives it back.
-pub struct Place(Arc<Accept>);
+pub struct Place<A: Deref<Target = Accept> = Arc<Accept>>(A);
 
-impl Drop for Place {
+impl<A: Deref<Target = Accept>> Drop for Place<A> {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.requests.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Place<&Accept> {
+    /// The same place, for longer than this request is looked at.
+    fn hold(self, accept: &Arc<Accept>) -> Place {
+        std::mem::forget(self);
+        Place(Arc::clone(accept))
     }
 }
 
@@ -90,7 +125,7 @@ pub struct KeptConnection(Arc<Accept>);
 
 impl Drop for KeptConnection {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.connections.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -101,30 +136,31 @@ impl Accept {
             limit => usize::try_from(limit / BODIES_MEMORY_DIVISOR).unwrap_or(usize::MAX),
         };
         Arc::new(Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             parts,
             table: RwLock::default(),
             bodies: Budget::new(bodies_bytes),
-            requests: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
+            requests: Count::default(),
+            connections: Count::default(),
             spread: RandomState::default(),
         })
     }
 
     /// Whether a request for this path, which nobody else takes, is to be handled here.
     pub fn takes(&self, path: &str) -> bool {
-        match &self.parts.config.borrow().ingest {
-            None => false,
-            Some(ingest) => match &ingest.accept.dialect {
+        self.table().is_some_and(|table| {
+            let rules = &table.0.ingest.accept;
+            match &rules.dialect {
                 Dialect::Countly => true,
-                Dialect::Generic(_) => generic::takes(path, &ingest.accept.path_prefix),
-            },
-        }
+                Dialect::Generic(_) => generic::takes(path, &rules.path_prefix),
+            }
+        })
     }
 
     /// Leave to keep a connection open between requests.
     pub fn keep_connection(self: &Arc<Self>) -> Option<KeptConnection> {
         let place = KeptConnection(Arc::clone(self));
-        let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        let before = self.connections.0.fetch_add(1, Ordering::Relaxed);
         (before < self.parts.connections_max).then_some(place)
     }
 
@@ -134,23 +170,48 @@ impl Accept {
     }
 
     /// The table of the current configuration.
-    fn table(&self) -> Option<Arc<Table>> {
-        let ingest = self.parts.config.borrow().ingest.clone()?;
+    fn table(&self) -> Option<Rc<Shared>> {
+        SEEN.with_borrow_mut(|seen| {
+            let is_current = |seen: &&Seen| {
+                seen.number == self.number && matches!(seen.config.has_changed(), Ok(false))
+            };
+            if let Some(seen) = seen.as_ref().filter(is_current) {
+                return seen.table.clone();
+            }
+            let mut config = self.parts.config.clone();
+            let ingest = config.borrow_and_update().ingest.clone();
+            let table = ingest.map(|ingest| Rc::new(Shared(self.table_of(ingest))));
+            *seen = Some(Seen {
+                number: self.number,
+                config,
+                table: table.clone(),
+            });
+            table
+        })
+    }
+
+    /// The same for all threads.
+    fn table_of(&self, ingest: Arc<Ingest>) -> Arc<Table> {
         let is_current = |table: &&Arc<Table>| Arc::ptr_eq(&table.ingest, &ingest);
         if let Some(table) = self.table.read().as_ref().filter(is_current) {
-            return Some(Arc::clone(table));
+            return Arc::clone(table);
         }
         let mut held = self.table.write();
         if let Some(table) = held.as_ref().filter(is_current) {
-            return Some(Arc::clone(table));
+            return Arc::clone(table);
         }
         let metrics = &self.parts.metrics;
         let table = Arc::new(Table::new(ingest, |name| metrics.accepted_counter(name)));
         *held = Some(Arc::clone(&table));
-        Some(table)
+        table
     }
 
-    pub async fn handle<B>(self: &Arc<Self>, peer: Peer, request: Request<B>) -> Response<Body>
+    pub async fn handle<B>(
+        self: &Arc<Self>,
+        peer: Peer,
+        head: &request::Parts,
+        body: B,
+    ) -> Response<Body>
     where
         B: hyper::body::Body<Data = Bytes>,
     {
@@ -160,24 +221,24 @@ impl Accept {
             *gone.status_mut() = StatusCode::NOT_FOUND;
             return gone;
         };
-        let (head, body) = request.into_parts();
         let work = Work {
             accept: self,
-            table: &table,
+            table: &table.0,
             peer,
-            head: &head,
+            head,
             began: Instant::now(),
         };
         work.serve(body).await
     }
 
-    fn enter(self: &Arc<Self>, concurrent_max: usize) -> Result<Place, Rejected> {
+    fn enter(&self, concurrent_max: usize) -> Result<Place<&Self>, Rejected> {
         if self.parts.pressure.level().sheds_connections() {
             return Err(Rejected::Overload);
         }
         // Counted first, so that two at once cannot both take the last place.
-        let place = Place(Arc::clone(self));
-        if self.requests.fetch_add(1, Ordering::Relaxed) >= concurrent_max {
+        let before = self.requests.0.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self);
+        if before >= concurrent_max {
             return Err(Rejected::Concurrency);
         }
         Ok(place)

@@ -130,6 +130,11 @@ impl Worker {
         Arc::clone(&self.config.borrow())
     }
 
+    /// As [`Worker::config`], without touching what other threads touch.
+    pub fn with_config<T>(&self, look: impl FnOnce(&GatewayConfig) -> T) -> T {
+        look(&self.config.borrow())
+    }
+
     pub fn broker(&self) -> &dyn Broker {
         self.shared.broker()
     }

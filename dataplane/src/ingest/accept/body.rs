@@ -25,6 +25,7 @@ const BODY_DEADLINE: Duration = Duration::from_secs(300);
 const ROOM_BYTES_MIN: usize = 8 * 1024;
 
 /// Memory for the bodies of all requests of the process.
+#[repr(align(128))]
 pub struct Budget {
     limit_bytes: usize,
     used_bytes: AtomicUsize,
@@ -125,7 +126,8 @@ where
             Some(frame) => frame,
             None => {
                 let began = *began.get_or_insert_with(Instant::now);
-                timeout_at(began + deadline(received), body.frame())
+                // Boxed, so that those that need no clock have no place for one.
+                Box::pin(timeout_at(began + deadline(received), body.frame()))
                     .await
                     .map_err(|_| Rejected::BodyTooSlow)?
             }

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use http::Request;
 use http::header::RETRY_AFTER;
 use http_body_util::{BodyExt, Full};
 use prometheus_client::encoding::text::encode;
@@ -56,7 +57,8 @@ impl Fixture {
             secure: true,
         };
         let request = Request::post(target).body(Full::new(body.into()));
-        let answer = self.accept.handle(peer, request.expect("valid")).await;
+        let (head, body) = request.expect("valid").into_parts();
+        let answer = self.accept.handle(peer, &head, body).await;
         let status = answer.status();
         let may_come_back = answer.headers().contains_key(RETRY_AFTER);
         let body = answer

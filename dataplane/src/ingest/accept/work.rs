@@ -83,7 +83,10 @@ impl<'a> Work<'a> {
                 drop((reserved, place));
                 answer
             }
-            Decision::Proxy(tenant) => self.proxy(tenant, &collected.bytes, place).await,
+            Decision::Proxy(tenant) => {
+                let place = place.hold(self.accept);
+                Box::pin(self.proxy(tenant, &collected.bytes, place)).await
+            }
         }
     }
 

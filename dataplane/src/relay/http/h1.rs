@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::{Request, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,10 +28,29 @@ use crate::relay::limits::{HANDSHAKE_DEADLINE, INGEST_IDLE, LINGER, LINGER_BYTES
 /// A connection that makes ingest requests.
 struct Kept {
     _place: KeptConnection,
-    /// The drain waits for the connection to end.
-    _watcher: Watcher,
-    /// Ready when the process goes away.
-    leave: Pin<Box<dyn Future<Output = ()>>>,
+    leave: Leave,
+}
+
+/// Ready when the process goes away.
+struct Leave {
+    /// Made while the process served. The drain waits for the connection to end.
+    watcher: Watcher,
+    /// Wakes the connection's task, once it is registered; polling it touches what all threads touch.
+    wait: Pin<Box<dyn Future<Output = ()>>>,
+    is_registered: bool,
+}
+
+impl Future for Leave {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // A connection has one task, which is woken for whatever it waits for.
+        if self.is_registered && !self.watcher.may_have_changed() {
+            return Poll::Pending;
+        }
+        self.is_registered = true;
+        self.wait.as_mut().poll(cx)
+    }
 }
 
 struct Connection {
@@ -61,13 +81,13 @@ pub async fn run(wire: Rc<Wire>, peer: Peer, permit: OwnedSemaphorePermit, place
         let after = match connection.next(is_first).await {
             Next::Request(head) => {
                 let shared = Rc::clone(connection.wire.worker());
-                match route::target(shared.shared(), head.parts.uri.path()) {
-                    Target::WebSocket => match Box::pin(connection.upgrade(*head)).await {
+                match route::target(&shared, head.parts.uri.path()) {
+                    Target::WebSocket => match Box::pin(connection.upgrade(head)).await {
                         Ok(upgrade) => return connection.become_websocket(upgrade, place),
                         Err(after) => after,
                     },
                     target @ (Target::Api | Target::Ingest(_) | Target::Nobody) => {
-                        Box::pin(connection.serve(*head, target)).await
+                        Box::pin(connection.serve(head, target)).await
                     }
                 }
             }
@@ -88,20 +108,22 @@ pub async fn run(wire: Rc<Wire>, peer: Peer, permit: OwnedSemaphorePermit, place
 
 impl Connection {
     async fn next(&mut self, is_first: bool) -> Next {
-        let idle = if self.kept.is_some() {
-            INGEST_IDLE
-        } else {
-            HANDSHAKE_DEADLINE
-        };
-        let leave = self.kept.as_mut().map(|kept| kept.leave.as_mut());
-        let until = Instant::now() + idle;
-        match leave {
-            None => self.wire.next(until, is_first, None).await,
-            Some(leave) => self.wire.next(until, is_first, Some(leave)).await,
+        match &mut self.kept {
+            None => {
+                let until = Instant::now() + HANDSHAKE_DEADLINE;
+                self.wire.next(until, is_first, None).await
+            }
+            Some(kept) => {
+                // Far away: the worker's last look at its clock will do.
+                let worker = self.wire.worker();
+                let until = worker.timer_at(worker.coarse_ms()) + INGEST_IDLE;
+                let leave = Pin::new(&mut kept.leave);
+                self.wire.next(until, is_first, Some(leave)).await
+            }
         }
     }
 
-    async fn serve(&mut self, head: Head, target: Target) -> After {
+    async fn serve(&mut self, head: Box<Head>, target: Target<'_>) -> After {
         let worker = Rc::clone(self.wire.worker());
         let mut asked = asked(&head);
         let watcher = match &target {
@@ -109,12 +131,19 @@ impl Connection {
             Target::WebSocket | Target::Api | Target::Nobody => None,
         };
         let is_ingest = matches!(target, Target::Ingest(_));
-        let request = Request::from_parts(head.parts, Incoming(Rc::clone(&self.wire)));
-        let response = route::answer(worker.shared(), target, self.peer, request).await;
+        let body = Incoming(Rc::clone(&self.wire));
+        let response = match target {
+            Target::Ingest(accept) => accept.handle(self.peer, &head.parts, body).await,
+            target @ (Target::WebSocket | Target::Api | Target::Nobody) => {
+                let request = Request::from_parts(head.parts, body);
+                Box::pin(route::answer(worker.shared(), target, self.peer, request)).await
+            }
+        };
         let has_read_all = self.wire.finish_body();
         asked.keep_alive &= has_read_all;
         if is_ingest {
-            asked.keep_alive &= self.kept.is_some() && worker.shared().drain().is_serving();
+            let kept = self.kept.as_ref();
+            asked.keep_alive &= kept.is_some_and(|kept| !kept.leave.watcher.may_have_changed());
         }
         let after = match respond(&self.wire, &asked, response).await {
             Ok(true) => After::GoOn,
@@ -133,16 +162,24 @@ impl Connection {
             return None;
         }
         let mut watcher = self.wire.worker().shared().drain().subscribe();
-        let Some(place) = accept.keep_connection() else {
+        // One that was made while the process goes away would not see that it does.
+        let place = watcher
+            .is_serving()
+            .then(|| accept.keep_connection())
+            .flatten();
+        let Some(place) = place else {
             return Some(watcher);
         };
         self.permit = None;
         self.kept = Some(Kept {
             _place: place,
-            _watcher: watcher.clone(),
-            leave: Box::pin(async move {
-                watcher.after(Phase::Serving).await;
-            }),
+            leave: Leave {
+                watcher: watcher.clone(),
+                wait: Box::pin(async move {
+                    watcher.after(Phase::Serving).await;
+                }),
+                is_registered: false,
+            },
         });
         None
     }
@@ -166,7 +203,7 @@ impl Connection {
     }
 
     /// Answers a request for a WebSocket. `Ok`: the answer was 101.
-    async fn upgrade(&self, head: Head) -> Result<websocket::Upgrade, After> {
+    async fn upgrade(&self, head: Box<Head>) -> Result<websocket::Upgrade, After> {
         let worker = self.wire.worker();
         let mut asked = asked(&head);
         let decided = if head.framing == Framing::Length(0) {

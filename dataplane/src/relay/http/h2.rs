@@ -154,7 +154,7 @@ async fn answer(
     under_way: UnderWay,
     request: Request<Incoming>,
 ) -> Result<Response<Counted>, Infallible> {
-    let target = route::target(worker.shared(), request.uri().path());
+    let target = route::target(&worker, request.uri().path());
     if let Target::Ingest(accept) = &target {
         let activity = &under_way.0;
         if activity.kept.borrow().is_none() && !activity.is_last.get() {

@@ -9,32 +9,38 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
+use sluice_crds::config::GatewayConfig;
 
 use crate::ingest::accept::{self, Accept, Peer};
 use crate::relay::api;
 use crate::relay::shared::Shared;
+use crate::relay::worker::Worker;
 
 /// Where SDKs connect.
 const WEBSOCKET_PATH: &str = "/connection/websocket";
 
-pub enum Target {
+pub enum Target<'a> {
     WebSocket,
     Api,
-    Ingest(Arc<Accept>),
+    Ingest(&'a Arc<Accept>),
     Nobody,
 }
 
-pub fn target(shared: &Shared, path: &str) -> Target {
-    let config = shared.config();
+pub fn target<'a>(worker: &'a Worker, path: &str) -> Target<'a> {
+    let ingest = worker.shared().ingest();
+    let ingest = ingest.filter(|ingest| ingest.takes(path));
+    worker.with_config(|config| choose(config, ingest, path))
+}
+
+fn choose<'a>(config: &GatewayConfig, ingest: Option<&'a Arc<Accept>>, path: &str) -> Target<'a> {
     let relay = &config.relay;
     let admits_nobody = relay.authentication.admits_nobody();
     let is_api = path == "/api" || path.starts_with("/api/");
-    let ingest = shared.ingest().filter(|ingest| ingest.takes(path));
     match ingest {
         _ if path == WEBSOCKET_PATH && !admits_nobody => Target::WebSocket,
-        Some(ingest) if relay.is_closed() => Target::Ingest(Arc::clone(ingest)),
+        Some(ingest) if relay.is_closed() => Target::Ingest(ingest),
         _ if is_api => Target::Api,
-        Some(ingest) => Target::Ingest(Arc::clone(ingest)),
+        Some(ingest) => Target::Ingest(ingest),
         None => Target::Nobody,
     }
 }
@@ -42,7 +48,7 @@ pub fn target(shared: &Shared, path: &str) -> Target {
 /// Answers everything but WebSocket upgrades.
 pub async fn answer<B>(
     shared: &Arc<Shared>,
-    target: Target,
+    target: Target<'_>,
     peer: Peer,
     request: Request<B>,
 ) -> Response<accept::Body>
@@ -50,7 +56,10 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
 {
     match target {
-        Target::Ingest(accept) => accept.handle(peer, request).await,
+        Target::Ingest(accept) => {
+            let (head, body) = request.into_parts();
+            accept.handle(peer, &head, body).await
+        }
         Target::Api => api::handle(shared, request).await.map(whole),
         Target::WebSocket => text(StatusCode::BAD_REQUEST, "use HTTP/1.1").map(whole),
         Target::Nobody => text(StatusCode::NOT_FOUND, "not found").map(whole),

@@ -155,13 +155,16 @@ impl Wire {
         is_done
     }
 
-    pub async fn write_all(&self, bytes: &[u8], until: Instant) -> io::Result<()> {
+    /// `until` is asked once, and only when there is something to wait for.
+    pub async fn write_all(&self, bytes: &[u8], until: impl Fn() -> Instant) -> io::Result<()> {
         let mut rest = bytes;
+        let mut asked = None;
         poll_fn(|cx| {
             let io = &mut *self.io.borrow_mut();
             match io.poll_write_all(cx, &mut rest) {
                 Poll::Ready(written) => Poll::Ready(written),
                 Poll::Pending => {
+                    let until = *asked.get_or_insert_with(&until);
                     ready!(io.poll_timer(cx, until));
                     Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
                 }

@@ -58,15 +58,15 @@ pub async fn respond(
         length,
         may_go_on,
     );
-    let began = Instant::now();
     match body {
         Body::Whole(bytes) => {
             if matches!(length, Length::Exact(_)) {
                 out.extend_from_slice(&bytes.unwrap_or_default());
             }
-            wire.write_all(&out, began + ANSWER_GRACE).await?;
+            wire.write_all(&out, || Instant::now() + ANSWER_GRACE)
+                .await?;
         }
-        body @ Body::Stream(..) => Box::pin(stream(wire, out, body, length, began)).await?,
+        body @ Body::Stream(..) => Box::pin(stream(wire, out, body, length)).await?,
     }
     Ok(may_go_on)
 }
@@ -76,14 +76,14 @@ async fn stream(
     mut out: Vec<u8>,
     mut body: Body,
     length: Length,
-    began: Instant,
 ) -> Result<(), std::io::Error> {
+    let began = Instant::now();
     let broken = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
     let mut sent_bytes = 0_u64;
     let mut left_bytes = match length {
         Length::None | Length::Would(_) => {
             drop(body);
-            return wire.write_all(&out, began + ANSWER_GRACE).await;
+            return wire.write_all(&out, || began + ANSWER_GRACE).await;
         }
         Length::Exact(bytes) => Some(bytes),
         Length::Chunked | Length::UntilClose => None,
@@ -92,7 +92,7 @@ async fn stream(
         let at_hand = body.frame().now_or_never();
         if at_hand.is_none() || out.len() >= GATHER_BYTES {
             sent_bytes += out.len() as u64;
-            wire.write_all(&out, began + reading_time(sent_bytes))
+            wire.write_all(&out, || began + reading_time(sent_bytes))
                 .await?;
             out.clear();
         }
@@ -127,7 +127,8 @@ async fn stream(
         out.extend_from_slice(b"0\r\n\r\n");
     }
     sent_bytes += out.len() as u64;
-    wire.write_all(&out, began + reading_time(sent_bytes)).await
+    wire.write_all(&out, || began + reading_time(sent_bytes))
+        .await
 }
 
 /// What a client may take to read this much. An upstream that answers slowly does not count against the client, as

@@ -34,12 +34,13 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn new(ordinal: u32, entry: &NewEntry) -> Self {
+    /// `keys`: where its keys begin; they are taken off.
+    pub(super) fn new(ordinal: u32, entry: &NewEntry, keys: &mut Bytes) -> Self {
         Self {
             ordinal,
             id: entry.id,
-            key: entry.key.clone(),
-            barrier: entry.barrier.clone(),
+            key: keys.split_to(entry.key.len()),
+            barrier: keys.split_to(entry.barrier.len()),
             cost: entry.cost,
             replay_of: entry.replay_of,
             request_bytes: entry.request.len() as u32,
@@ -162,22 +163,37 @@ fn head_crc(head: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, &head[FIXED_BYTES..])
 }
 
-/// Entries of a block in memory.
+/// Entries of a block in memory. Keys are parts of one buffer, requests of another, which whoever keeps one should not
+/// keep whole.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) rows: Vec<Row>,
-    requests: Vec<Bytes>,
-    /// Requests are parts of one buffer, which whoever keeps one should not keep whole.
-    shared: bool,
+    requests: Bytes,
+    /// Where each request ends.
+    ends: Vec<u32>,
+    /// What it costs to keep.
+    bytes: usize,
 }
 
 impl Block {
-    pub(super) fn new(rows: Vec<Row>, requests: Vec<Bytes>) -> Self {
-        Self {
+    /// `rows`: what they share is theirs alone. `None`: the requests are not as long as the rows say.
+    pub(super) fn new(rows: Vec<Row>, requests: Bytes) -> Option<Self> {
+        let mut ends = Vec::with_capacity(rows.len());
+        let mut end = 0_u32;
+        let mut keys_bytes = 0;
+        for row in &rows {
+            end = end.checked_add(row.request_bytes)?;
+            ends.push(end);
+            keys_bytes += row.key.len() + row.barrier.len();
+        }
+        let entry_bytes = size_of::<Row>() + size_of::<u32>();
+        let bytes = requests.len() + keys_bytes + rows.len() * entry_bytes + 128;
+        (end as usize <= requests.len()).then_some(Self {
             rows,
             requests,
-            shared: false,
-        }
+            ends,
+            bytes,
+        })
     }
 
     /// From head and body as they were read.
@@ -192,16 +208,7 @@ impl Block {
         } else {
             body
         };
-        let mut reader = Reader::new(requests);
-        let requests: Vec<Bytes> = rows
-            .iter()
-            .map(|row| reader.take(row.request_bytes as usize))
-            .collect::<Option<_>>()?;
-        Some(Self {
-            rows,
-            requests,
-            shared: true,
-        })
+        Self::new(rows, requests)
     }
 
     /// Position of the first row at or after an ordinal.
@@ -215,31 +222,20 @@ impl Block {
     }
 
     pub(super) fn request(&self, position: usize) -> Bytes {
-        let request = &self.requests[position];
-        if self.shared && self.requests.len() > 1 {
-            Bytes::copy_from_slice(request)
-        } else {
-            request.clone()
+        let end = self.ends[position] as usize;
+        let start = end - self.rows[position].request_bytes as usize;
+        if self.rows.len() == 1 {
+            return self.requests.slice(start..end);
         }
+        Bytes::copy_from_slice(&self.requests[start..end])
     }
 
     pub(super) fn key(&self, key: &OrderingKey) -> OrderingKey {
-        if self.shared {
-            Bytes::copy_from_slice(key)
-        } else {
-            key.clone()
-        }
+        Bytes::copy_from_slice(key)
     }
 
-    /// What it costs to keep.
     pub(super) fn bytes(&self) -> usize {
-        let requests: usize = self.requests.iter().map(Bytes::len).sum();
-        let keys: usize = self
-            .rows
-            .iter()
-            .map(|row| row.key.len() + row.barrier.len())
-            .sum();
-        requests + keys + self.rows.len() * (size_of::<Row>() + size_of::<Bytes>()) + 128
+        self.bytes
     }
 }
 
@@ -247,7 +243,6 @@ impl Block {
 pub(super) struct Packer {
     fast: zstd::bulk::Compressor<'static>,
     small: zstd::bulk::Compressor<'static>,
-    requests: Vec<u8>,
     packed: Vec<u8>,
 }
 
@@ -256,12 +251,12 @@ impl Packer {
         Ok(Self {
             fast: zstd::bulk::Compressor::new(1)?,
             small: zstd::bulk::Compressor::new(-1)?,
-            requests: Vec::new(),
             packed: Vec::new(),
         })
     }
 
-    /// Writes a block of entries, at least one, to the end of `out`. The checksums are set.
+    /// Writes a block of entries, at least one, to the end of `out`; `requests` is theirs, one after the other. The
+    /// checksums are set.
     pub(super) fn pack(
         &mut self,
         out: &mut Vec<u8>,
@@ -269,18 +264,13 @@ impl Packer {
         lane_number: u32,
         lane: &Lane,
         rows: &[Row],
-        requests: &[Bytes],
+        requests: &[u8],
     ) -> Head {
-        self.requests.clear();
-        self.requests.shrink_to(BUFFER_KEPT_BYTES);
-        for request in requests {
-            self.requests.extend_from_slice(request);
-        }
-        let compressed = self.compress();
+        let compressed = self.compress(requests);
         let body = if compressed {
-            &self.packed
+            &self.packed[..]
         } else {
-            &self.requests
+            requests
         };
         let table = table(rows);
         let times = || rows.iter().map(|row| row.id.accepted_ms());
@@ -297,7 +287,7 @@ impl Packer {
             compressed,
             name_bytes: name.len() as u32,
             table_bytes: table.len() as u32,
-            request_bytes: self.requests.len() as u32,
+            request_bytes: requests.len() as u32,
             body_bytes: body.len() as u32,
             body_crc: crc32c::crc32c(body),
             head_crc: 0,
@@ -313,8 +303,8 @@ impl Packer {
     }
 
     /// Whether `packed` is worth it.
-    fn compress(&mut self) -> bool {
-        let length = self.requests.len();
+    fn compress(&mut self, requests: &[u8]) -> bool {
+        let length = requests.len();
         if length < TINY_BYTES {
             return false;
         }
@@ -326,7 +316,7 @@ impl Packer {
         self.packed.clear();
         self.packed.shrink_to(BUFFER_KEPT_BYTES);
         self.packed.reserve(zstd::zstd_safe::compress_bound(length));
-        let done = packer.compress_to_buffer(&self.requests, &mut self.packed);
+        let done = packer.compress_to_buffer(requests, &mut self.packed);
         done.is_ok_and(|packed| packed < length - length / 16)
     }
 }

@@ -260,10 +260,10 @@ impl<'a> Output<'a> {
             while from < rows.len() {
                 let to = from + block_length(&requests[from..]);
                 let offset = self.new.length + buffer.len() as u64;
-                let (rows, requests) = (&rows[from..to], &requests[from..to]);
+                let (rows, requests) = (&rows[from..to], requests[from..to].concat());
                 let head = self
                     .packer
-                    .pack(&mut buffer, self.id, number, lane, rows, requests);
+                    .pack(&mut buffer, self.id, number, lane, rows, &requests);
                 self.new.index.add(number, Place::new(offset, &head));
                 from = to;
             }

@@ -282,19 +282,34 @@ fn pack_block(
     let next_number = live.lanes.len() as u32;
     let number = *live.lanes.entry(lane.clone()).or_insert(next_number);
     let offset = live.length + buffer.len() as u64;
-    let mut rows = Vec::with_capacity(appends.len());
-    let mut requests: Vec<Bytes> = Vec::with_capacity(appends.len());
-    for append in appends {
-        rows.push(Row::new(live.next_ordinal, &append.entry));
-        requests.push(append.entry.request.clone());
-        live.next_ordinal += 1;
+    // In two buffers, so that what each request was made of is given back when it is answered.
+    let mut keys = Vec::new();
+    let mut requests = Vec::with_capacity(request_bytes(appends));
+    for Append { entry, .. } in appends {
+        keys.extend_from_slice(&entry.key);
+        keys.extend_from_slice(&entry.barrier);
+        requests.extend_from_slice(&entry.request);
     }
+    let mut keys = Bytes::from(keys);
+    let first = live.next_ordinal;
+    live.next_ordinal += appends.len() as u32;
+    let rows: Vec<Row> = appends
+        .iter()
+        .zip(first..)
+        .map(|(append, ordinal)| Row::new(ordinal, &append.entry, &mut keys))
+        .collect();
     let head = packer.pack(buffer, live.segment, number, lane, &rows, &requests);
     Written {
         head,
         offset,
-        block: Block::new(rows, requests),
+        block: Block::new(rows, requests.into())
+            .expect("rows and requests are of the same entries"),
     }
+}
+
+fn request_bytes(appends: &[&Append]) -> usize {
+    let bytes = appends.iter().map(|append| append.entry.request.len());
+    bytes.sum()
 }
 
 /// Whoever does not wait any more does not hear it.
