@@ -5,11 +5,13 @@
 //! `redis-server` in the path, starting fails.
 
 mod cluster;
+mod links;
 mod protocol;
 mod server;
 mod tls;
 
 pub use cluster::{REDIS_SLOTS, RedisCluster};
+pub use links::Links;
 pub use protocol::{CallError, Resp};
 pub use server::RedisServer;
 pub use tls::Tls;

@@ -11,9 +11,10 @@ use sluice_e2e::fleet::Fleet;
 use sluice_e2e::fleet::traffic::{PLAIN, Report, Traffic};
 use sluice_e2e::http;
 use sluice_e2e::manifest::{Manifest, Namespace};
-use sluice_e2e::redis::Options;
+use sluice_e2e::redis::{Links, Options, RedisCluster};
 use sluice_e2e::sluice::Sluice;
 use sluice_e2e::token;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 /// Traffic before the fault, and after it is over.
@@ -22,6 +23,9 @@ const CALM: Duration = Duration::from_secs(3);
 const FAILOVER: Duration = Duration::from_secs(6);
 /// Publications go on within this, also while a primary is gone.
 const GAP_MAX: Duration = Duration::from_millis(1_200);
+
+/// One fleet at a time: gaps are measured.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 fn manifest() -> Manifest {
     let namespace = |namespace: Namespace| Namespace {
@@ -45,7 +49,7 @@ fn addresses(fleet: &Fleet) -> Vec<SocketAddr> {
 
 /// On channels with history: everything exactly once, and nobody was told of a loss.
 fn ensure_nothing_missing(report: &Report) -> Result<()> {
-    println!("{report:#?}");
+    eprintln!("{report:#?}");
     ensure!(report.published > 100, "no traffic");
     ensure!(report.lost == 0, "lost silently");
     ensure!(
@@ -57,6 +61,7 @@ fn ensure_nothing_missing(report: &Report) -> Result<()> {
 
 #[tokio::test]
 async fn a_killed_primary() -> Result<()> {
+    let _turn = TURN.lock().await;
     let fleet = Fleet::start(&manifest(), 3).await?;
     let traffic = Traffic::start(&addresses(&fleet)).await?;
     sleep(CALM).await;
@@ -71,6 +76,7 @@ async fn a_killed_primary() -> Result<()> {
 
 #[tokio::test]
 async fn a_paused_primary() -> Result<()> {
+    let _turn = TURN.lock().await;
     let fleet = Fleet::start(&manifest(), 3).await?;
     let traffic = Traffic::start(&addresses(&fleet)).await?;
     sleep(CALM).await;
@@ -86,6 +92,7 @@ async fn a_paused_primary() -> Result<()> {
 
 #[tokio::test]
 async fn a_planned_failover() -> Result<()> {
+    let _turn = TURN.lock().await;
     let fleet = Fleet::start(&manifest(), 3).await?;
     let traffic = Traffic::start(&addresses(&fleet)).await?;
     sleep(CALM).await;
@@ -105,6 +112,7 @@ async fn a_planned_failover() -> Result<()> {
 
 #[tokio::test]
 async fn a_restart_of_all_servers() -> Result<()> {
+    let _turn = TURN.lock().await;
     let persistent = Options {
         append_only: true,
         ..Options::default()
@@ -129,6 +137,7 @@ async fn a_restart_of_all_servers() -> Result<()> {
 
 #[tokio::test]
 async fn a_killed_data_plane() -> Result<()> {
+    let _turn = TURN.lock().await;
     let mut fleet = Fleet::start(&manifest(), 4).await?;
     let mut addresses = addresses(&fleet);
     // Writers are elsewhere: what counts is readers that come back, with what they missed.
@@ -153,6 +162,7 @@ async fn readiness(plane: &Sluice) -> Result<(u16, String)> {
 
 #[tokio::test]
 async fn all_of_redis_is_away() -> Result<()> {
+    let _turn = TURN.lock().await;
     const AWAY: Duration = Duration::from_secs(15);
     let persistent = Options {
         append_only: true,
@@ -219,5 +229,34 @@ async fn all_of_redis_is_away() -> Result<()> {
         sleep(Duration::from_millis(200)).await;
     }
     println!("as before {:?} after Redis was back", back.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cut_link_between_a_data_plane_and_a_shard() -> Result<()> {
+    let _turn = TURN.lock().await;
+    let redis = RedisCluster::start(3, 1, Options::default()).await?;
+    let links = Links::before(&redis).await?;
+    let manifest = Manifest {
+        redis: Some(json!({ "external": { "url": redis.url() } })),
+        ..manifest()
+    };
+    let fleet = Fleet::start_with(redis, &manifest, 3).await?;
+    // Writers are elsewhere: who is cut off can publish nothing there, and that is told.
+    let addresses = addresses(&fleet);
+    let traffic = Traffic::start_with(&addresses[1..], &addresses).await?;
+    sleep(CALM).await;
+    let mut shard = fleet.redis.replicas_of(0).await?;
+    shard.push(fleet.redis.primary(0).await?);
+    links.cut(fleet.planes[0].pid(), &shard);
+    sleep(FAILOVER).await;
+    let (status, _) = readiness(&fleet.planes[1]).await?;
+    assert_eq!(status, 200, "the others do not notice");
+    links.mend();
+    sleep(CALM).await;
+    let report = traffic.stop().await?;
+    ensure_nothing_missing(&report)?;
+    ensure!(report.refused == 0, "the others publish on");
+    ensure!(report.told == 0, "history has what was missed");
     Ok(())
 }

@@ -88,6 +88,6 @@ fn run_suite(sluice: &Sluice) -> Result<()> {
         !skipped.contains("skipped"),
         "tests were skipped: {skipped}"
     );
-    println!("{ran} tests of the Python SDK: {skipped}");
+    eprintln!("{ran} tests of the Python SDK: {skipped}");
     Ok(())
 }
