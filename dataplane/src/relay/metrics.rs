@@ -1,10 +1,15 @@
 //! The relay's metrics, `sluice_relay_*`. Never labelled by account, user or channel.
 
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::store::StoreError;
 
 /// Why a connection was refused before the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -25,6 +30,25 @@ struct CodeLabel {
     code: u16,
 }
 
+/// What the store could not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Operation {
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    PresenceLeave,
+    Announce,
+    Api,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    operation: Operation,
+}
+
+/// While the store is away every client meets it: the log tells one of them in this time, the metric counts all.
+const FAILURES_TOLD_EVERY: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
 pub struct Metrics {
     connections: Gauge,
@@ -38,6 +62,8 @@ pub struct Metrics {
     writes: Counter,
     received_bytes: Counter,
     sent_bytes: Counter,
+    store_failures: Family<OperationLabel, Counter>,
+    failure_told: Mutex<Option<Instant>>,
 }
 
 impl Metrics {
@@ -93,6 +119,11 @@ impl Metrics {
             Unit::Bytes,
             metrics.sent_bytes.clone(),
         );
+        registry.register(
+            "store_failures",
+            "What the store could not do, by operation",
+            metrics.store_failures.clone(),
+        );
         metrics
     }
 
@@ -127,6 +158,17 @@ impl Metrics {
 
     pub fn publication_refused(&self) {
         self.publications_refused.inc();
+    }
+
+    pub fn store_failed(&self, operation: Operation, error: &StoreError) {
+        let label = OperationLabel { operation };
+        self.store_failures.get_or_create(&label).inc();
+        let mut told = self.failure_told.lock();
+        let now = Instant::now();
+        if told.is_none_or(|told| now.duration_since(told) >= FAILURES_TOLD_EVERY) {
+            *told = Some(now);
+            tracing::warn!(%error, ?operation, "the store failed");
+        }
     }
 
     pub fn delivered(&self, messages: u64) {

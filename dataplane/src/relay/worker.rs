@@ -32,7 +32,7 @@ use super::limits::{
     QUEUE_BYTES_UNDER_PRESSURE, READ_BUFFER_BYTES, TIMER_GRAIN_MS, WRITE_GATHER_BYTES,
 };
 use super::mailbox::Mailbox;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Operation};
 use super::outbox::{Frame, FrameBytes};
 use super::protocol::{self, Encoding, Position, Publication};
 use super::router::Router;
@@ -319,7 +319,7 @@ impl Worker {
             .leave(self.index, channel, &has_members, self.broker())
             .await
         {
-            tracing::warn!(%error, "broker unsubscribe failed");
+            self.metrics().store_failed(Operation::Unsubscribe, &error);
         }
     }
 

@@ -84,10 +84,7 @@ impl From<ErrorReply> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(reason) => {
-                tracing::warn!(%reason, "server API: store unavailable");
-                Self::Internal
-            }
+            StoreError::Unavailable(_) => Self::Internal,
             StoreError::UnrecoverablePosition => Self::UnrecoverablePosition,
         }
     }

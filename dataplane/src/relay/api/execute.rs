@@ -19,12 +19,13 @@ use super::pattern::Pattern;
 use super::request::{Batch, BatchCommand, Channels, Command, History, Method, Publish};
 use crate::clock::unix_ms;
 use crate::relay::channel::Channel;
+use crate::relay::metrics::Operation;
 use crate::relay::protocol::Position;
 use crate::relay::router::Congested;
 use crate::relay::session::scoped_channel;
 use crate::relay::shared::Shared;
 use crate::relay::worker::Order;
-use crate::store::{ReadOptions, Retention};
+use crate::store::{ReadOptions, Retention, StoreError};
 
 /// Channels of a broadcast, and commands of a parallel batch, that are worked on at once: enough that one congested
 /// channel holds up few others.
@@ -103,16 +104,16 @@ impl<'a> Executor<'a> {
             }
             Command::Presence(request) => {
                 let channel = self.channel_with_presence(&request.account, &request.channel)?;
-                answer::presence(&self.shared.presence().list(&channel).await?)?
+                answer::presence(&self.stored(self.shared.presence().list(&channel).await)?)?
             }
             Command::PresenceStats(request) => {
                 let channel = self.channel_with_presence(&request.account, &request.channel)?;
-                answer::presence_stats(self.shared.presence().count(&channel).await?)
+                answer::presence_stats(self.stored(self.shared.presence().count(&channel).await)?)
             }
             Command::History(request) => self.history(request).await?,
             Command::HistoryRemove(request) => {
                 let (channel, _) = self.channel_with_history(&request.account, &request.channel)?;
-                self.shared.broker().remove_history(&channel).await?;
+                self.stored(self.shared.broker().remove_history(&channel).await)?;
                 NOTHING.to_owned()
             }
             Command::Channels(request) => self.channels(&request).await?,
@@ -161,7 +162,8 @@ impl<'a> Executor<'a> {
             .shared
             .broker()
             .publish(&channel, publication, message.options(namespace))
-            .await?;
+            .await;
+        let published = self.stored(published)?;
         self.shared.metrics().published();
         answer::published(&published)
     }
@@ -229,7 +231,7 @@ impl<'a> Executor<'a> {
             .shared
             .surveys()
             .ask(self.shared.peers(), method.name(), params);
-        Ok(asked.await?)
+        self.stored(asked.await)
     }
 
     async fn history(&self, request: History) -> Answer {
@@ -251,7 +253,8 @@ impl<'a> Executor<'a> {
             .shared
             .broker()
             .read(&channel, retention, options)
-            .await?;
+            .await;
+        let read = self.stored(read)?;
         let data_bytes = read
             .publications
             .iter()
@@ -356,6 +359,16 @@ impl<'a> Executor<'a> {
                 ttl: history.ttl,
             },
         ))
+    }
+
+    /// Counts and tells what the store could not do.
+    fn stored<T>(&self, outcome: Result<T, StoreError>) -> Result<T, ApiError> {
+        outcome.map_err(|error| {
+            if matches!(error, StoreError::Unavailable(_)) {
+                self.shared.metrics().store_failed(Operation::Api, &error);
+            }
+            error.into()
+        })
     }
 
     fn take_room(&self, bytes: usize) -> Result<(), ApiError> {

@@ -7,6 +7,7 @@ use super::Connection;
 use crate::relay::delta;
 use crate::relay::history::{self, Beginning};
 use crate::relay::hub::Membership;
+use crate::relay::metrics::Operation;
 use crate::relay::protocol::{Position, Publication, ResultBody};
 use crate::relay::router::Congested;
 use crate::relay::session::{
@@ -101,10 +102,10 @@ impl Connection {
             .broker()
             .publish(&channel, publication, options)
             .await;
-        if let Err(error) = &outcome {
-            tracing::warn!(%error, "publish failed");
+        match &outcome {
+            Ok(_) => worker.metrics().published(),
+            Err(error) => worker.metrics().store_failed(Operation::Publish, error),
         }
-        worker.metrics().published();
         self.session.borrow_mut().published(id, &outcome)
     }
 
@@ -149,7 +150,7 @@ impl Connection {
         member: MemberKey,
     ) -> Result<Subscribed, SubscribeError> {
         let unavailable = |error: StoreError| {
-            tracing::warn!(%error, channel = ?plan.channel, "subscribe failed");
+            worker.metrics().store_failed(Operation::Subscribe, &error);
             SubscribeError::Unavailable
         };
         worker

@@ -7,6 +7,7 @@ use super::Connection;
 use crate::relay::channel::Channel;
 use crate::relay::codes;
 use crate::relay::frame;
+use crate::relay::metrics::Operation;
 use crate::relay::protocol::{self, ChannelRef, Encoding, NotJson, Push, Reply};
 use crate::relay::session::{Effect, Step, Subscription};
 use crate::relay::worker::Worker;
@@ -138,7 +139,9 @@ impl Connection {
                 )
                 .await;
             if let Err(error) = left {
-                tracing::warn!(%error, "presence leave failed");
+                worker
+                    .metrics()
+                    .store_failed(Operation::PresenceLeave, &error);
             }
         }
         if subscription.announce {
@@ -150,7 +153,7 @@ impl Connection {
 
     async fn announce(&self, worker: &Rc<Worker>, channel: &Channel, event: PresenceEvent) {
         if let Err(error) = worker.broker().publish_presence(channel, event).await {
-            tracing::warn!(%error, "join or leave not announced");
+            worker.metrics().store_failed(Operation::Announce, &error);
         }
     }
 }
