@@ -53,6 +53,12 @@ pub enum Event {
 /// channels may come at the same time.
 pub trait EventSink: Send + Sync {
     fn deliver(&self, channel: &Channel, event: Event);
+
+    /// Whether events from elsewhere should be taken on now. They are not refused, so who hands them on waits before it takes
+    /// more.
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Debug, Clone, Default)]

@@ -24,6 +24,10 @@ pub const MAILBOX_EVENTS_MAX: usize = 64;
 /// Payload bytes that wait for a worker before publishers are made to wait: well below a client's queue limit, so that one
 /// round cannot overrun readers that keep up. Large messages gain nothing from being written together.
 pub const MAILBOX_BYTES_MAX: usize = 256 * 1024;
+/// The same for events of other processes, whose publishers cannot be made to wait: then their connection waits, with all
+/// channels of a shard, so only when a worker is well behind.
+pub const MAILBOX_FOREIGN_EVENTS_MAX: usize = 8_192;
+pub const MAILBOX_FOREIGN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Sockets written between two looks at other work of the worker: about half a millisecond.
 pub const FLUSHES_PER_TURN: usize = 64;
 /// Events held back for a member whose subscribe reply is being made; more means it has to recover.

@@ -1,7 +1,8 @@
 //! What other threads hand to a worker: events of its channels, orders for its connections, new sockets.
 //!
 //! Publishers look at [`Mailbox::has_room`] before they publish, so events wait in bounded number. Once published,
-//! an event is never refused: dropping it here would be a silent gap.
+//! an event is never refused: dropping it here would be a silent gap. What other processes publish comes over connections
+//! that are not read on while too much waits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +10,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::channel::Channel;
-use super::limits::{MAILBOX_BYTES_MAX, MAILBOX_EVENTS_MAX};
+use super::limits::{
+    MAILBOX_BYTES_MAX, MAILBOX_EVENTS_MAX, MAILBOX_FOREIGN_BYTES_MAX, MAILBOX_FOREIGN_EVENTS_MAX,
+};
 use super::worker::Order;
 use crate::store::Event;
 
@@ -76,6 +79,12 @@ impl Mailbox {
     pub fn has_room(&self) -> bool {
         self.events.load(Ordering::Relaxed) < MAILBOX_EVENTS_MAX
             && self.bytes.load(Ordering::Relaxed) < MAILBOX_BYTES_MAX
+    }
+
+    /// Whether events that other processes published should be taken on.
+    pub fn has_room_for_others(&self) -> bool {
+        self.events.load(Ordering::Relaxed) < MAILBOX_FOREIGN_EVENTS_MAX
+            && self.bytes.load(Ordering::Relaxed) < MAILBOX_FOREIGN_BYTES_MAX
     }
 
     /// A publisher that was woken does not take its place after all.

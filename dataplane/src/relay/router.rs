@@ -54,6 +54,12 @@ impl EventSink for Router {
             self.mailboxes[worker].push(Item::Event(channel.clone(), event.clone()));
         }
     }
+
+    fn has_room(&self) -> bool {
+        self.mailboxes
+            .iter()
+            .all(|mailbox| mailbox.has_room_for_others())
+    }
 }
 
 impl Router {
