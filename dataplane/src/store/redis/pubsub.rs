@@ -19,8 +19,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 mod connection;
 mod line;
 mod table;
-#[cfg(test)]
-mod tests;
 
 use self::line::Line;
 use self::table::Table;

@@ -18,7 +18,9 @@ use crate::store::EventSink;
 use crate::store::conformance::{Harness, Node, RecordingSink, run_broker};
 use crate::store::embedded::Embedded;
 
+mod costs;
 mod faults;
+mod gaps;
 
 pub(super) fn settings(servers: &[RedisServer], gateway: &str) -> Settings {
     let seed = |server: &RedisServer| Address::new("127.0.0.1", server.port());

@@ -102,8 +102,12 @@ impl Subscriber {
 
     /// Somebody read the stream of a channel, perhaps of one that is subscribed.
     pub(super) fn note_top(&self, key: &Bytes, top: &Top) {
-        if let Some(feed) = self.shard(key).get_mut(key) {
-            feed.note_top(top.offset, &top.epoch, top.id);
+        let mut shard = self.shard(key);
+        if let Some(feed) = shard.get_mut(key)
+            && feed.note_top(top.offset, &top.epoch, top.id)
+            && feed.begin_healing(Cause::Gap)
+        {
+            self.spawn_heal(key, feed.number);
         }
     }
 
