@@ -21,6 +21,8 @@ use crate::store::embedded::Embedded;
 mod costs;
 mod faults;
 mod gaps;
+mod replay;
+mod secured;
 
 pub(super) fn settings(servers: &[RedisServer], gateway: &str) -> Settings {
     let seed = |server: &RedisServer| Address::new("127.0.0.1", server.port());

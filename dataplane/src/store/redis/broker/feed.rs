@@ -136,7 +136,7 @@ impl Feed {
         }
         let next = last.offset.saturating_add(1);
         if last.is_read && at.offset <= next {
-            *last = Box::new(Last::new(at.offset, last.epoch.clone(), Some(id)));
+            **last = Last::new(at.offset, last.epoch.clone(), Some(id));
             return Verdict::Deliver;
         }
         if at.offset == next {
@@ -266,7 +266,7 @@ impl Feed {
         }
         if !part.is_full && last.offset < part.top {
             lost = true;
-            *last = Box::new(Last::new(part.top, part.epoch, part.top_id));
+            **last = Last::new(part.top, part.epoch, part.top_id);
         }
         Healed::Missed { entries, lost }
     }

@@ -181,6 +181,34 @@ async fn a_stream_that_fell_back_gets_a_new_epoch() {
     texts.wait_for(&["1", "2", "3", "lost", "other 3"]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_notices_that_a_stream_fell_back() {
+    let (server, subscriber, publisher, _) = start().await;
+    subscriber.broker.unsubscribe(&channel()).await.unwrap();
+    let mut epoch = Arc::default();
+    for text in ["1", "2"] {
+        epoch = publish(&publisher, text)
+            .await
+            .unwrap()
+            .position
+            .unwrap()
+            .epoch;
+    }
+    assert_eq!(read_since(&subscriber, 2, &epoch).await, Ok(vec![]));
+    let keys = server.call(&["KEYS", "*"]).await.unwrap().to_string();
+    let key = |kind: &str| {
+        keys.split(' ')
+            .find(|key| key.contains(kind))
+            .unwrap()
+            .to_owned()
+    };
+    server.call(&["DEL", &key(":s:")]).await.unwrap();
+    server.call(&["HSET", &key(":m:"), "o", "0"]).await.unwrap();
+    publish(&publisher, "other 1").await.unwrap();
+    let void = read_since(&subscriber, 1, &epoch).await;
+    assert_eq!(void, Err(StoreError::UnrecoverablePosition));
+}
+
 /// Hears nothing.
 struct Deaf;
 
