@@ -18,9 +18,9 @@ use crate::store::redis::cluster::Cluster;
 use crate::store::redis::metrics::Metrics;
 use crate::store::redis::peers::RedisPeers;
 use crate::store::redis::presence::RedisPresence;
-use crate::store::redis::pubsub::PubSub;
+use crate::store::redis::pubsub::{Gate, PubSub};
 use crate::store::redis::settings::Settings;
-use crate::store::{Broker, Holder, Peers, Presence};
+use crate::store::{Broker, EventSink, Holder, Peers, Presence};
 
 /// One of so many cores may be busy with Redis' connections.
 const CORES_PER_REDIS_THREAD: usize = 4;
@@ -75,7 +75,8 @@ impl Stores {
         let threads = (parts.cores / CORES_PER_REDIS_THREAD).clamp(1, REDIS_THREADS_MAX);
         let runtime = start_runtime(threads).context("threads for Redis")?;
         let cluster = Cluster::start(settings, runtime, Metrics::register(parts.registry));
-        let pubsub = PubSub::start(Arc::clone(&cluster));
+        let gate = Arc::new(WorkersGate(Arc::clone(parts.router)));
+        let pubsub = PubSub::start(Arc::clone(&cluster), gate);
         let broker = RedisBroker::start(&cluster, &pubsub, Arc::clone(parts.router) as _);
         let presence = Arc::new(RedisPresence::new(Arc::clone(&cluster)));
         let (holder, surveys) = (parts.holder.clone(), Arc::clone(parts.surveys));
@@ -89,6 +90,15 @@ impl Stores {
             peers,
             redis: Some(cluster),
         })
+    }
+}
+
+/// What comes from Redis waits while the workers are far behind.
+struct WorkersGate(Arc<Router>);
+
+impl Gate for WorkersGate {
+    fn is_open(&self) -> bool {
+        self.0.has_room()
     }
 }
 

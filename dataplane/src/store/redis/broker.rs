@@ -13,7 +13,7 @@ mod feed;
 mod frame;
 mod heal;
 mod keys;
-mod publish;
+pub(super) mod publish;
 mod streams;
 mod subscriber;
 
@@ -47,11 +47,11 @@ impl RedisBroker {
     ) -> Arc<Self> {
         let keys = Keys::new(&cluster.settings().gateway);
         let streams = Arc::new(Streams::new(cluster, &keys));
-        let subscriber = Subscriber::new(cluster, &streams, sink);
+        let subscriber = Subscriber::new(cluster, &streams, &keys, sink);
         let failovers = heal::follow_failovers(Arc::downgrade(&subscriber), keys.clone());
         cluster.runtime().spawn(failovers);
         Arc::new(Self {
-            publisher: Publisher::new(cluster, pubsub, &keys),
+            publisher: Publisher::new(cluster, pubsub, &streams, &keys),
             pubsub: Arc::clone(pubsub),
             keys,
             streams,

@@ -60,15 +60,21 @@ pub const RECENT_IDS: usize = 32;
 /// Publishers of a channel whose last message without position is known. A fleet has fewer processes that publish to one
 /// channel within the moment between a message's two copies.
 pub const PUBLISHERS_KNOWN: usize = 64;
-/// Messages of a channel, and their bytes, that wait while it is healed; what is more is read from the stream.
-pub const HELD_MESSAGES: usize = 256;
-pub const HELD_BYTES: usize = 256 << 10;
+/// Messages of a channel, and their bytes, that wait while it is healed. Few, as many channels may be healed at once; what
+/// is more costs another read of the stream.
+pub const HELD_MESSAGES: usize = 64;
+pub const HELD_BYTES: usize = 32 << 10;
 /// Publications read at once while a channel is healed.
 pub const HEAL_PAGE: usize = 128;
-/// Channels that are healed at the same time.
-pub const HEALS: usize = 32;
+/// Channels of one partition that are healed at the same time: a shard that does not answer holds up its own only.
+pub const HEALS: usize = 4;
+/// Channels of one partition whose last published position is remembered, to notice a stream that fell back.
+pub const POSITIONS_KNOWN: usize = 1_024;
 /// Pauses between tries to heal while Redis does not answer: doubled from the first to the last.
 pub const HEAL_PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const HEAL_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Streams whose top is asked for in one call.
 pub const TOPS_BATCH: usize = 256;
+/// How soon a connection that is not read because too much waits is looked at again: workers get through much of what waits
+/// in this time.
+pub const GATE_PAUSE: Duration = Duration::from_millis(2);

@@ -19,8 +19,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 mod connection;
 mod line;
 mod table;
-#[cfg(test)]
-mod tests;
 
 use self::line::Line;
 use self::table::Table;
@@ -41,6 +39,23 @@ pub trait Receiver: Send + Sync {
     fn interrupted(&self, channel: &Bytes);
 }
 
+/// Says whether messages should be taken in now. While not, connections are not read, and the servers keep what comes, up
+/// to their own limit; beyond it they cut the connection, which interrupts its channels.
+pub trait Gate: Send + Sync {
+    fn is_open(&self) -> bool;
+}
+
+/// A gate that is never closed.
+#[cfg(test)]
+pub(super) struct Open;
+
+#[cfg(test)]
+impl Gate for Open {
+    fn is_open(&self) -> bool {
+        true
+    }
+}
+
 /// A message and the channel it goes to.
 pub type Message = (Bytes, Bytes);
 
@@ -50,6 +65,7 @@ pub struct PubSub(Arc<Shared>);
 /// What the connections' tasks work on.
 struct Shared {
     cluster: Arc<Cluster>,
+    gate: Arc<dyn Gate>,
     table: Mutex<Table>,
     /// Servers or connections changed: subscriptions have to follow.
     changed: Notify,
@@ -68,7 +84,7 @@ impl Drop for PubSub {
 }
 
 impl PubSub {
-    pub fn start(cluster: Arc<Cluster>) -> Arc<Self> {
+    pub fn start(cluster: Arc<Cluster>, gate: Arc<dyn Gate>) -> Arc<Self> {
         let shared = Arc::new(Shared {
             table: Mutex::default(),
             changed: Notify::new(),
@@ -76,6 +92,7 @@ impl PubSub {
             on_their_way_bytes: Semaphore::new(MESSAGE_BYTES_MAX),
             passed_over: Mutex::default(),
             cluster,
+            gate,
         });
         let runtime = shared.cluster.runtime();
         runtime.spawn(Arc::clone(&shared).follow());

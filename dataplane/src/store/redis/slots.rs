@@ -44,6 +44,16 @@ pub fn slot_of(tag: &[u8]) -> u16 {
     crc % SLOTS
 }
 
+/// The slot of a key: of its hash tag, if it has one.
+pub fn slot_of_key(key: &[u8]) -> u16 {
+    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
+        let rest = &key[open + 1..];
+        let end = rest.iter().position(|byte| *byte == b'}')?;
+        (end > 0).then(|| &rest[..end])
+    });
+    slot_of(tag.unwrap_or(key))
+}
+
 /// The partitions of one kind of data of one gateway.
 #[derive(Debug, Clone)]
 pub struct Partitions {
@@ -145,6 +155,9 @@ mod tests {
         assert_eq!(slot_of(b"123456789"), 0x31c3 % SLOTS);
         assert_eq!(slot_of(b"foo"), 12_182);
         assert_eq!(slot_of(b""), 0);
+        assert_eq!(slot_of_key(b"{foo}.x{y}"), slot_of(b"foo"));
+        assert_eq!(slot_of_key(b"{}foo"), slot_of(b"{}foo"));
+        assert_eq!(slot_of_key(b"}{foo"), slot_of(b"}{foo"));
     }
 
     #[test]
@@ -171,6 +184,7 @@ mod tests {
             let text = std::str::from_utf8(&key).unwrap();
             let tag = text.split(['{', '}']).nth(1).unwrap();
             assert_eq!(slot_of(tag.as_bytes()), partitions.slot(partition));
+            assert_eq!(slot_of_key(&key), partitions.slot(partition));
             assert_eq!(
                 partitions.name(partition, &key),
                 Some("s:a{b}\u{1f}c".as_bytes())

@@ -11,14 +11,18 @@ use tokio::runtime::Handle;
 use super::broker::RedisBroker;
 use super::cluster::Cluster;
 use super::metrics::Metrics;
-use super::pubsub::PubSub;
+use super::pubsub::{Open, PubSub};
 use super::settings::Settings;
 use super::topology::Address;
 use crate::store::EventSink;
 use crate::store::conformance::{Harness, Node, RecordingSink, run_broker};
 use crate::store::embedded::Embedded;
 
+mod costs;
 mod faults;
+mod gaps;
+mod replay;
+mod secured;
 
 pub(super) fn settings(servers: &[RedisServer], gateway: &str) -> Settings {
     let seed = |server: &RedisServer| Address::new("127.0.0.1", server.port());
@@ -54,7 +58,7 @@ impl Process {
             .await
             .expect("redis was not found")
             .unwrap();
-        let pubsub = PubSub::start(Arc::clone(&cluster));
+        let pubsub = PubSub::start(Arc::clone(&cluster), Arc::new(Open));
         Self {
             broker: RedisBroker::start(&cluster, &pubsub, sink),
             metrics,

@@ -26,6 +26,8 @@ pub(super) struct Feed {
     /// The last serial of each publisher, of messages without position; the latest last.
     publishers: Vec<(u64, u64)>,
     healing: Option<Box<Healing>>,
+    /// Something may have been missed before it was known where the stream stands.
+    was_interrupted: bool,
 }
 
 /// The position that the next publication has to follow.
@@ -98,6 +100,7 @@ impl Feed {
             last: None,
             publishers: Vec::new(),
             healing: None,
+            was_interrupted: false,
         }
     }
 
@@ -158,13 +161,16 @@ impl Feed {
         }
     }
 
-    /// Somebody read the stream's top: if nothing is known of the stream yet, what follows has to follow that.
-    pub(super) fn note_top(&mut self, offset: u64, epoch: &Arc<str>, id: Option<Id>) {
-        if self.last.is_none() {
-            let mut last = Last::new(offset, epoch.clone(), id);
-            last.is_read = true;
-            self.last = Some(Box::new(last));
+    /// Somebody read the stream's top: if nothing is known of the stream yet, what follows has to follow that. Returns
+    /// whether the feed should be healed.
+    pub(super) fn note_top(&mut self, offset: u64, epoch: &Arc<str>, id: Option<Id>) -> bool {
+        if self.last.is_some() {
+            return false;
         }
+        let mut last = Last::new(offset, epoch.clone(), id);
+        last.is_read = true;
+        self.last = Some(Box::new(last));
+        std::mem::take(&mut self.was_interrupted)
     }
 
     /// Whether the stream's top is where the feed is.
@@ -196,6 +202,7 @@ impl Feed {
     /// Makes live messages wait. Returns whether a healing has to be started: not without a position, and not twice.
     pub(super) fn begin_healing(&mut self, cause: Cause) -> bool {
         if self.last.is_none() {
+            self.was_interrupted = true;
             return false;
         }
         let starts = self.healing.is_none();

@@ -4,7 +4,7 @@
 //! long Redis takes to come back, or with the subscription.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,10 +20,7 @@ use crate::store::redis::limits::{CHANNEL_PARTITIONS, HEAL_PAUSE_MAX, HEAL_PAUSE
 use crate::store::redis::topology::Address;
 
 impl Subscriber {
-    pub(super) async fn heal(self: Arc<Self>, key: Bytes, number: u64) {
-        let Ok(_turn) = self.heals.acquire().await else {
-            return;
-        };
+    pub(super) async fn heal(&self, key: Bytes, number: u64) {
         let mut pause = Duration::ZERO;
         loop {
             match self.heal_once(&key, number).await {

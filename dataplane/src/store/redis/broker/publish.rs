@@ -9,26 +9,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::frame::{Body, Id};
 use super::keys::Keys;
-use super::streams::random_epoch;
+use super::streams::{Streams, random_epoch};
 use crate::relay::channel::Channel;
 use crate::relay::protocol::Position;
 use crate::store::redis::cluster::{Again, CallError, Cluster};
 use crate::store::redis::lanes::{self, Lanes};
 use crate::store::redis::limits::{
-    BATCH_MEMORY, CALL_DEADLINE, CHANNEL_PARTITIONS, PUBLISH_BATCH_BYTES, PUBLISH_BATCH_JOBS,
-    PUBLISH_WAITING_BYTES,
+    BATCH_MEMORY, CALL_DEADLINE, CHANNEL_PARTITIONS, POSITIONS_KNOWN, PUBLISH_BATCH_BYTES,
+    PUBLISH_BATCH_JOBS, PUBLISH_WAITING_BYTES,
 };
 use crate::store::redis::pubsub::PubSub;
 use crate::store::redis::reply::Reply;
 use crate::store::redis::script::{Script, script};
 use crate::store::{IDEMPOTENCY_WINDOW, PublishOptions, Published, STREAM_META_TTL, StoreError};
 
-static PUBLISH: Script = script!("broker_publish.lua");
+pub(in crate::store::redis) static PUBLISH: Script = script!("broker_publish.lua");
 
 /// A meta is renewed when less than its promised life is left; it gets a day more, so that this is rare.
 pub(super) const META_LIFE_SECONDS: u64 = STREAM_META_TTL.as_secs() + 24 * 3600;
@@ -60,10 +61,18 @@ struct Sender {
     plain: u64,
     serial: AtomicU64,
     batch: AtomicU64,
+    streams: Arc<Streams>,
+    /// By partition. Touched by its one batch only.
+    positions: Vec<Mutex<HashMap<Channel, Position>>>,
 }
 
 impl Publisher {
-    pub(super) fn new(cluster: &Arc<Cluster>, pubsub: &Arc<PubSub>, keys: &Keys) -> Self {
+    pub(super) fn new(
+        cluster: &Arc<Cluster>,
+        pubsub: &Arc<PubSub>,
+        streams: &Arc<Streams>,
+        keys: &Keys,
+    ) -> Self {
         let sender = Arc::new(Sender {
             cluster: Arc::clone(cluster),
             pubsub: Arc::clone(pubsub),
@@ -72,6 +81,8 @@ impl Publisher {
             plain: fastrand::u64(..),
             serial: AtomicU64::new(1),
             batch: AtomicU64::new(1),
+            streams: Arc::clone(streams),
+            positions: (0..CHANNEL_PARTITIONS).map(|_| Mutex::default()).collect(),
         });
         let limits = lanes::Limits {
             batch_jobs: PUBLISH_BATCH_JOBS,
@@ -178,6 +189,7 @@ impl Sender {
             });
         match answers {
             Ok(answers) => {
+                self.check(partition, &jobs, &answers).await;
                 for (job, answer) in jobs.into_iter().zip(answers) {
                     let _ = job.answer.send(Ok(answer));
                 }
@@ -186,6 +198,36 @@ impl Sender {
                 for job in jobs {
                     let _ = job.answer.send(Err(error.clone().into()));
                 }
+            }
+        }
+    }
+
+    /// Voids the epoch of streams that lost publications this process had been told of. Subscribers notice by themselves;
+    /// this is for channels that nobody follows just now.
+    async fn check(&self, partition: u16, jobs: &[Job], answers: &[Published]) {
+        let mut fallen = Vec::new();
+        {
+            let mut positions = self.positions[usize::from(partition)].lock();
+            for (job, answer) in jobs.iter().zip(answers) {
+                let Some(now) = answer.position.as_ref().filter(|_| !answer.suppressed) else {
+                    continue;
+                };
+                if let Some(before) = positions.get(&job.channel)
+                    && before.epoch == now.epoch
+                    && before.offset >= now.offset
+                {
+                    fallen.push((job.channel.clone(), now.epoch.clone()));
+                }
+                if positions.len() >= POSITIONS_KNOWN && !positions.contains_key(&job.channel) {
+                    positions.clear();
+                }
+                positions.insert(job.channel.clone(), now.clone());
+            }
+        }
+        for (channel, epoch) in fallen {
+            tracing::warn!(?channel, "a stream in redis lost publications");
+            if let Err(error) = self.streams.renew(&channel, &epoch).await {
+                tracing::warn!(%error, ?channel, "its old positions are still taken for good");
             }
         }
     }

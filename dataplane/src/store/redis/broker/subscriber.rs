@@ -16,11 +16,12 @@ use tokio::sync::Semaphore;
 
 use super::feed::{Cause, Feed, Verdict};
 use super::frame::{self, Content};
+use super::keys::Keys;
 use super::streams::{self, Streams, Top};
 use crate::relay::channel::Channel;
 use crate::relay::protocol::Position;
 use crate::store::redis::cluster::Cluster;
-use crate::store::redis::limits::HEALS;
+use crate::store::redis::limits::{CHANNEL_PARTITIONS, HEALS};
 use crate::store::redis::pubsub::Receiver;
 use crate::store::{Event, EventSink};
 
@@ -36,7 +37,9 @@ pub(super) struct Subscriber {
     sink: Arc<dyn EventSink>,
     pub(super) cluster: Arc<Cluster>,
     pub(super) streams: Arc<Streams>,
-    pub(super) heals: Semaphore,
+    keys: Keys,
+    /// By partition.
+    heals: Vec<Semaphore>,
     numbers: AtomicU64,
     this: Weak<Self>,
 }
@@ -48,7 +51,7 @@ impl Receiver for Subscriber {
             return;
         };
         if self.take(feed, &payload) {
-            self.spawn_heal(channel, feed.number);
+            self.spawn_heal(channel, feed);
         }
     }
 
@@ -61,6 +64,7 @@ impl Subscriber {
     pub(super) fn new(
         cluster: &Arc<Cluster>,
         streams: &Arc<Streams>,
+        keys: &Keys,
         sink: Arc<dyn EventSink>,
     ) -> Arc<Self> {
         let hasher = RandomState::default();
@@ -72,7 +76,10 @@ impl Subscriber {
             sink,
             cluster: Arc::clone(cluster),
             streams: Arc::clone(streams),
-            heals: Semaphore::new(HEALS),
+            keys: keys.clone(),
+            heals: (0..CHANNEL_PARTITIONS)
+                .map(|_| Semaphore::new(HEALS))
+                .collect(),
             numbers: AtomicU64::new(0),
             this: Weak::clone(this),
         })
@@ -102,8 +109,12 @@ impl Subscriber {
 
     /// Somebody read the stream of a channel, perhaps of one that is subscribed.
     pub(super) fn note_top(&self, key: &Bytes, top: &Top) {
-        if let Some(feed) = self.shard(key).get_mut(key) {
-            feed.note_top(top.offset, &top.epoch, top.id);
+        let mut shard = self.shard(key);
+        if let Some(feed) = shard.get_mut(key)
+            && feed.note_top(top.offset, &top.epoch, top.id)
+            && feed.begin_healing(Cause::Gap)
+        {
+            self.spawn_heal(key, feed);
         }
     }
 
@@ -137,7 +148,7 @@ impl Subscriber {
         if let Some(feed) = shard.get_mut(key)
             && feed.begin_healing(cause)
         {
-            self.spawn_heal(key, feed.number);
+            self.spawn_heal(key, feed);
         }
     }
 
@@ -218,11 +229,15 @@ impl Subscriber {
         self.sink.deliver(&feed.channel, event);
     }
 
-    fn spawn_heal(&self, key: &Bytes, number: u64) {
+    fn spawn_heal(&self, key: &Bytes, feed: &Feed) {
         if let Some(this) = self.this.upgrade() {
-            let key = Bytes::copy_from_slice(key);
-            let runtime = self.cluster.runtime().clone();
-            runtime.spawn(this.heal(key, number));
+            let (key, number) = (Bytes::copy_from_slice(key), feed.number);
+            let partition = self.keys.partition(&feed.channel);
+            self.cluster.runtime().spawn(async move {
+                if let Ok(_turn) = this.heals[usize::from(partition)].acquire().await {
+                    this.heal(key, number).await;
+                }
+            });
         }
     }
 

@@ -14,10 +14,13 @@
 local batch = tonumber(ARGV[1])
 local last = redis.call('GET', KEYS[1])
 if last then
-  local lines = {}
-  for line in string.gmatch(last, '[^\n]+') do lines[#lines + 1] = line end
-  local number = tonumber(table.remove(lines, 1))
-  if number == batch then return lines end
+  local number, rest = string.match(last, '^(%d+)(.*)$')
+  number = tonumber(number)
+  if number == batch then
+    local lines = {}
+    for line in string.gmatch(rest, '[^\n]+') do lines[#lines + 1] = line end
+    return lines
+  end
   if number > batch then return redis.error_reply('ERR a later batch was published already') end
 end
 

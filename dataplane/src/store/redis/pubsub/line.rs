@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout};
 use super::Shared;
 use super::connection::{self, Connection, Heard, Incoming, Writer};
 use crate::store::redis::limits::{
-    PING_INTERVAL, RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN, SILENCE_MAX, SUBSCRIBE_BATCH,
-    SUBSCRIBE_REPEAT, SUBSCRIBE_WINDOW,
+    GATE_PAUSE, PING_INTERVAL, RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN, SILENCE_MAX,
+    SUBSCRIBE_BATCH, SUBSCRIBE_REPEAT, SUBSCRIBE_WINDOW,
 };
 use crate::store::redis::topology::Address;
 
@@ -40,7 +40,7 @@ pub(super) struct Line {
     /// Changed under the table's lock only.
     pub(super) is_up: AtomicBool,
     is_stopped: AtomicBool,
-    /// Empty while down. At most one ask per subscription and arrangement of the servers.
+    /// Empty while down. Few more than there are subscriptions.
     asks: Mutex<VecDeque<Ask>>,
     work: Notify,
 }
@@ -71,6 +71,12 @@ impl Line {
         self.work.notify_one();
     }
 
+    /// Whoever is to be subscribed is about to be asked for again, all of them.
+    pub(super) fn forget_subscribes(&self) {
+        let is_unsubscribe = |ask: &Ask| matches!(ask, Ask::Unsubscribe(..));
+        self.asks.lock().retain(is_unsubscribe);
+    }
+
     pub(super) fn forget(&self) {
         *self.asks.lock() = VecDeque::new();
     }
@@ -87,7 +93,7 @@ pub(super) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
         let settings = shared.cluster.settings();
         match connection::open(&line.address, settings).await {
             Ok(connection) => {
-                pause = Duration::ZERO;
+                let since = Instant::now();
                 if std::mem::replace(&mut was_up, true) {
                     shared.cluster.metrics().reconnected();
                 }
@@ -99,12 +105,16 @@ pub(super) async fn run(shared: Arc<Shared>, line: Arc<Line>) {
                     shared.cluster.metrics().subscription_lost();
                     shared.cluster.doubt();
                 }
+                if since.elapsed() >= RECONNECT_PAUSE_MAX {
+                    pause = Duration::ZERO;
+                    continue;
+                }
             }
             Err(error) => {
                 tracing::debug!(server = %line.address, error, "no subscription connection");
-                pause = (pause * 2).clamp(RECONNECT_PAUSE_MIN, RECONNECT_PAUSE_MAX);
             }
         }
+        pause = (pause * 2).clamp(RECONNECT_PAUSE_MIN, RECONNECT_PAUSE_MAX);
         let _ = timeout(pause, stopped(&line)).await;
     }
 }
@@ -141,6 +151,12 @@ async fn serve(shared: &Shared, line: &Line, connection: Connection) -> Option<&
         }
         if !text.is_empty() && !write(&mut writer, &text).await {
             return Some("does not take commands");
+        }
+        if !shared.gate.is_open() {
+            tokio::time::sleep(GATE_PAUSE).await;
+            // Who was not listened to was not silent.
+            heard = Instant::now();
+            continue;
         }
         tokio::select! {
             // First what came: after a pause of this process, that is what tells that the server lives.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Receiver;
 use super::line::{Ask, Line};
 use crate::store::redis::limits::UNSUBSCRIBE_DELAY;
+use crate::store::redis::slots::slot_of_key;
 use crate::store::redis::topology::{Address, Topology};
 
 /// A primary, a replica, and one that is being left.
@@ -170,6 +171,9 @@ impl Table {
     }
 
     pub(super) fn ask_for_all(&self) {
+        for line in self.lines.values() {
+            line.forget_subscribes();
+        }
         let wanted: HashMap<u16, Vec<Address>> = self
             .slots
             .keys()
@@ -229,7 +233,12 @@ impl Table {
 
     /// The server confirmed a subscription. Returns the receiver that has to be told of an interruption.
     pub(super) fn carried(&mut self, line: &Line, channel: &Bytes) -> Option<Weak<dyn Receiver>> {
-        let subscription = self.channels.get_mut(channel)?;
+        let Some(subscription) = self.channels.get_mut(channel) else {
+            // Its users left before the server got round to it.
+            let slot = slot_of_key(channel);
+            line.ask(Ask::Unsubscribe(slot, Bytes::copy_from_slice(channel)));
+            return None;
+        };
         subscription.add_carrier(line.id);
         let has_lapsed = std::mem::take(&mut subscription.has_lapsed);
         let told = subscription.receiver.clone().filter(|_| has_lapsed);

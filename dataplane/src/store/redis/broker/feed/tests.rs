@@ -204,6 +204,14 @@ fn a_position_that_was_read_drops_nothing_and_hides_no_gap() {
 }
 
 #[test]
+fn an_interruption_before_the_first_read_is_remembered() {
+    let mut feed = feed();
+    assert!(!feed.begin_healing(Cause::Gap));
+    assert!(feed.note_top(4, &"e".into(), Some(id(4))));
+    assert!(!feed.note_top(5, &"e".into(), Some(id(5))), "once");
+}
+
+#[test]
 fn what_waits_is_bounded_and_read_again() {
     let mut feed = at(1);
     feed.begin_healing(Cause::Gap);
