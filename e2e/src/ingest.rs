@@ -26,6 +26,8 @@ pub struct Ingest {
     applications: Vec<Value>,
     /// Certificate chain and key, PEM.
     tls: Option<(String, String)>,
+    /// Where the queue is; `None`: on disk.
+    redis_url: Option<String>,
 }
 
 impl Ingest {
@@ -37,6 +39,7 @@ impl Ingest {
             spec: ingest,
             applications: Vec::new(),
             tls: None,
+            redis_url: None,
         }
         .application(APP, KEY, json!({}))
     }
@@ -52,6 +55,13 @@ impl Ingest {
     #[must_use]
     pub fn tls(mut self, certificate: String, key: String) -> Self {
         self.tls = Some((certificate, key));
+        self
+    }
+
+    /// The queue is in this Redis.
+    #[must_use]
+    pub fn redis(mut self, url: String) -> Self {
+        self.redis_url = Some(url);
         self
     }
 
@@ -83,14 +93,18 @@ impl Ingest {
     pub fn render(&self, port: u16) -> String {
         let (listener, certificate) = listener("web", port, self.tls.as_ref());
         let mut documents = Vec::from_iter(certificate);
-        documents.push(json!({
+        let mut gateway = json!({
             "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway", "metadata": { "name": "test" },
             "spec": {
                 "listeners": [listener],
                 "ingest": self.spec,
                 "dataPlane": { "drain": { "timeout": "2s" } },
             },
-        }));
+        });
+        if let Some(url) = &self.redis_url {
+            gateway["spec"]["redis"] = json!({ "external": { "url": url } });
+        }
+        documents.push(gateway);
         documents.extend(self.applications.iter().cloned());
         let texts: Vec<String> = documents.iter().map(|d| format!("{d:#}\n")).collect();
         texts.join("---\n")
@@ -120,9 +134,13 @@ impl Gateway {
         let data = scratch.path().join("data");
         std::fs::create_dir(&data)?;
         let port = free_port()?;
+        let arguments = match ingest.redis_url {
+            Some(_) => Vec::new(),
+            None => vec!["--data-dir".to_owned(), data.display().to_string()],
+        };
         let launch = Launch {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], free_port()?))),
-            arguments: vec!["--data-dir".to_owned(), data.display().to_string()],
+            arguments,
             wrapper: wrapper(&data)?,
             ..Launch::new(ingest.render(port), port)
         };

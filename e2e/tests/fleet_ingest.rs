@@ -1,0 +1,138 @@
+//! Three data planes with their queue in one Redis Cluster: any of them accepts, each delivers its part, and when one dies, or
+//! a server, nothing acknowledged is lost.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use serde_json::json;
+use sluice_e2e::http;
+use sluice_e2e::http_load::schedule::Phase;
+use sluice_e2e::http_load::{Load, Plan};
+use sluice_e2e::ingest::{Gateway, Ingest, KEY, event, nothing_lost};
+use sluice_e2e::redis::{Options, RedisCluster};
+use sluice_e2e::upstream::handle::Upstream;
+use sluice_e2e::upstream::settings::Settings;
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+/// One fleet at a time: times are measured.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+const RATE: f64 = 200.0;
+/// A dead data plane's lease, and its partitions taken over.
+const TAKEOVER: Duration = Duration::from_secs(15);
+const DRAINED: Duration = Duration::from_secs(60);
+
+async fn start(
+    options: Options,
+    durability: &str,
+) -> Result<(RedisCluster, Upstream, Vec<Gateway>)> {
+    let redis = RedisCluster::start(3, 1, options).await?;
+    let upstream = Upstream::start(Settings {
+        workers: 20,
+        service_ms: 20.0,
+        line: 200,
+        ..Settings::default()
+    })
+    .await?;
+    let ingest = Ingest::new(&upstream.url())
+        .set("durability", json!(durability))
+        .redis(redis.url());
+    let planes = try_join_all((0..3).map(|_| Gateway::start(&ingest))).await?;
+    Ok((redis, upstream, planes))
+}
+
+/// Requests delivered by each data plane.
+async fn delivered(planes: &[Gateway]) -> Result<Vec<f64>> {
+    let metrics = planes
+        .iter()
+        .map(|plane| plane.metric("sluice_ingest_delivered_total", ""));
+    try_join_all(metrics).await
+}
+
+#[tokio::test]
+async fn a_killed_data_planes_part_is_taken_over() -> Result<()> {
+    let _turn = TURN.lock().await;
+    let (_redis, upstream, mut planes) = start(Options::default(), "Group").await?;
+    let mut plan = Plan::new(planes[0].address(), KEY, vec![Phase::rate(RATE, 20.0)]);
+    plan.grace = Duration::from_secs(20);
+    let load = Load::start(plan)?;
+    sleep(Duration::from_secs(8)).await;
+    let parts = delivered(&planes).await?;
+    eprintln!("delivered by each: {parts:?}");
+    ensure!(
+        parts.iter().all(|part| *part > 0.0),
+        "each has its part: {parts:?}"
+    );
+    planes[2].kill()?;
+    let killed = Instant::now();
+    planes.pop();
+    let outcome = load.outcome().await?;
+    assert_eq!(outcome.given_up, 0, "{outcome:?}");
+    planes[0].drained(DRAINED).await?;
+    eprintln!("drained {:?} after the kill", killed.elapsed());
+    ensure!(
+        killed.elapsed() < Duration::from_secs(12) + TAKEOVER,
+        "taken over too late: {:?}",
+        killed.elapsed()
+    );
+    nothing_lost(&upstream, &outcome).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_killed_primary_loses_nothing_that_was_replicated() -> Result<()> {
+    let _turn = TURN.lock().await;
+    let (redis, upstream, planes) = start(Options::default(), "Replicated").await?;
+    let mut plan = Plan::new(planes[1].address(), KEY, vec![Phase::rate(RATE, 15.0)]);
+    plan.grace = Duration::from_secs(30);
+    let load = Load::start(plan)?;
+    sleep(Duration::from_secs(5)).await;
+    redis.kill_primary(1).await?;
+    let outcome = load.outcome().await?;
+    assert_eq!(outcome.given_up, 0, "{outcome:?}");
+    planes[0].drained(DRAINED).await?;
+    nothing_lost(&upstream, &outcome).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_redis_requests_are_refused_and_all_goes_on_by_itself() -> Result<()> {
+    const AWAY: Duration = Duration::from_secs(10);
+    let _turn = TURN.lock().await;
+    let persistent = Options {
+        append_only: true,
+        ..Options::default()
+    };
+    let (redis, upstream, planes) = start(persistent, "Group").await?;
+    for seq in 1..=20 {
+        assert_eq!(planes[0].event("d", seq).await?.status, 200);
+    }
+    for node in redis.nodes() {
+        node.kill()?;
+    }
+    let away = Instant::now();
+    while away.elapsed() < AWAY {
+        let answer = http::get(planes[1].address(), &event(KEY, "d", 21)).await?;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        ensure!(answer.header("retry-after").is_some(), "no Retry-After");
+        sleep(Duration::from_millis(200)).await;
+    }
+    for node in 0..redis.nodes().len() {
+        redis.restart(node).await?;
+    }
+    redis.wait_ready(Duration::from_secs(20)).await?;
+    let back = Instant::now();
+    for seq in 21..=30 {
+        while planes[2].event("d", seq).await?.status != 200 {
+            ensure!(back.elapsed() < Duration::from_secs(15), "still refused");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    planes[0].drained(DRAINED).await?;
+    let stats = upstream.until(DRAINED, |stats| stats.applied >= 30).await?;
+    ensure!(stats.missing == 0 && stats.out_of_order == 0, "{stats:?}");
+    eprintln!("as before {:?} after Redis was back", back.elapsed());
+    Ok(())
+}
