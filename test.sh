@@ -26,11 +26,28 @@ system_packages() {
   command -v node >/dev/null || missing+=(nodejs)
   command -v npm >/dev/null || missing+=(npm)
   command -v go >/dev/null || missing+=(golang-go)
+  command -v redis-server >/dev/null || missing+=(redis-server)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   [ ${#missing[@]} = 0 ] && return
   step "Installing ${missing[*]}"
   as_root apt-get update -qq </dev/null
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+  without_services as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+}
+
+# Runs a command that installs packages, whose services are not started, now or at boot: the tests start their own.
+without_services() {
+  local policy=/usr/sbin/policy-rc.d ours=
+  if [ ! -e "$policy" ]; then
+    ours=1
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+  fi
+  local failed=0
+  "$@" || failed=$?
+  [ -z "$ours" ] || as_root rm -f "$policy"
+  case " $* " in *" redis-server "*) as_root update-rc.d redis-server disable || true ;; esac
+  return "$failed"
 }
 
 # Installs a cargo tool of one version; a debug build, because it is built more often than it is waited for.

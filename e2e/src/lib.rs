@@ -13,6 +13,7 @@ pub mod ingest;
 pub mod load;
 pub mod manifest;
 pub mod readme;
+pub mod redis;
 pub mod sdk;
 pub mod sluice;
 pub mod tap;
