@@ -10,6 +10,7 @@ pub mod limits;
 pub mod link;
 pub mod metrics;
 mod node;
+pub mod queue;
 pub mod reply;
 pub mod script;
 pub mod settings;

@@ -33,3 +33,6 @@ pub const CHANNEL_PARTITIONS: u16 = 24;
 pub const PUBLISH_BATCH_JOBS: usize = 64;
 /// And their bytes.
 pub const PUBLISH_BATCH_BYTES: usize = 256 << 10;
+/// How long a write waits for a replica, on a connection of its own. Well below [`COMMAND_TIMEOUT`], which would cut that
+/// connection.
+pub const REPLICATION_WAIT_MS: u64 = 500;

@@ -49,5 +49,4 @@ macro_rules! script {
         })
     }};
 }
-#[expect(unused_imports, reason = "the scripts come with the contracts")]
 pub(crate) use script;
