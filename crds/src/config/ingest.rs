@@ -73,10 +73,13 @@ pub enum UnknownKeys {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Survives the process, not the machine.
+    /// Survives the process, not the machine. With Redis: what Redis lost by its own crash or failover is lost.
     Memory,
-    /// Survives the machine: one fsync for all that arrived within about 2 ms.
+    /// Survives the machine: one fsync for all that arrived within about 2 ms. With Redis: as durable as its
+    /// append-only file.
     Group,
+    /// With Redis only: a replica of the shard had it before the answer.
+    Replicated,
 }
 
 /// How long requests stay, delivered or not.

@@ -79,7 +79,8 @@ impl Shared {
     pub(super) fn set_durability(&self, durability: Durability) {
         let code = match durability {
             Durability::Memory => 0,
-            Durability::Group => 1,
+            // A disk has no replica: `resolve` keeps Replicated from here, and Group is the most there is.
+            Durability::Group | Durability::Replicated => 1,
         };
         self.durability.store(code, Ordering::Relaxed);
     }

@@ -162,7 +162,7 @@ impl Writer {
         let file = disk.create(&path)?;
         let begun = disk.write_at(&file, &header.encode(), 0).and_then(|()| {
             match self.shared.durability() {
-                Durability::Group => disk
+                Durability::Group | Durability::Replicated => disk
                     .sync(&file)
                     .and_then(|()| self.shared.layout.sync_dir()),
                 Durability::Memory => Ok(()),
@@ -204,7 +204,7 @@ impl Writer {
             .write_at(&live.file, &self.buffer, live.length)
             .and_then(|()| match durability {
                 Durability::Memory => Ok(()),
-                Durability::Group => {
+                Durability::Group | Durability::Replicated => {
                     // The kernel may drop what it could not write and say so only once.
                     trusted = false;
                     disk.sync(&live.file)

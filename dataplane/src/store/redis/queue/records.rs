@@ -85,15 +85,18 @@ fn outcome_of(code: u8) -> Option<Outcome> {
 }
 
 impl States {
+    pub(super) fn waiting(count: usize) -> Self {
+        Self {
+            outcomes: vec![None; count],
+            records: Vec::new(),
+        }
+    }
+
     /// As the store has them. What is not there, damaged, or of another block: all wait.
     pub(super) fn parse(stored: &Bytes, mark: Mark, count: u16) -> Self {
         let count = usize::from(count);
-        let waiting = Self {
-            outcomes: vec![None; count],
-            records: Vec::new(),
-        };
         if stored.len() < 4 + count || stored[..4] != mark {
-            return waiting;
+            return Self::waiting(count);
         }
         let codes = stored[4..4 + count].iter();
         let outcomes = codes

@@ -355,7 +355,7 @@ mod tests {
         };
         let now = 100 * 3_600_000;
         let cut = Cut::new(&horizon, now);
-        let age = |application, hours| head(application, now - hours * 3_600_000 - 1);
+        let age = |application, hours: u64| head(application, now - hours * 3_600_000 - 1);
         assert_eq!(cut.fate(&age("short", 1), true), Fate::Goes);
         assert_eq!(cut.fate(&age("short", 1), false), Fate::Stays);
         assert_eq!(cut.fate(&age("long", 1), true), Fate::Stays);

@@ -158,16 +158,13 @@ fn stored(shared: &Shared, partition: u16, packed: Vec<Packed>, answer: &[Reply]
         // Others may have appended in between; a writer's repeated batch tells no numbers.
         if held.index.tail() != first || answer.len() < 8 {
             held.suspicious |= first < held.index.tail();
-            drop(part.look.notify_one());
+            part.look.notify_one();
             return;
         }
         // A backlog is claimed from its beginning: what comes now is wanted much later.
         let is_wanted = held.index.blocks() < 256;
         for (number, packed) in (first..).zip(packed) {
-            let states = States {
-                outcomes: vec![None; packed.block.rows.len()],
-                ..States::default()
-            };
+            let states = States::waiting(packed.block.rows.len());
             held.index.add(number, &packed.block.head, &states);
             if is_wanted {
                 let cached = (Arc::new(packed.block), Arc::new(states));

@@ -27,10 +27,7 @@ fn block(first: u64, count: u64, mark: Mark) -> Block {
 }
 
 fn waiting(count: usize) -> States {
-    States {
-        outcomes: vec![None; count],
-        ..States::default()
-    }
+    States::waiting(count)
 }
 
 fn claim_all(index: &mut Index, number: u64, block: &Block) -> Vec<u16> {
@@ -92,10 +89,8 @@ fn what_others_settled_is_not_claimed() {
     let mut index = Index::new(0);
     let one = block(1, 2, [1; 4]);
     index.add(0, &one.head, &waiting(2));
-    let states = States {
-        outcomes: vec![Some(Outcome::Discarded); 2],
-        ..States::default()
-    };
+    let mut states = waiting(2);
+    states.outcomes = vec![Some(Outcome::Discarded); 2];
     assert_eq!(index.claim(0, &one, &states, |_| true), [0; 0]);
     assert_eq!(index.blocks(), 0);
     index.add(1, &one.head, &states);
