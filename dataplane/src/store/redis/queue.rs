@@ -204,7 +204,7 @@ fn new_shared(
     let (of_appends, of_settles) = (shared.clone(), shared.clone());
     Shared {
         keys: (0..QUEUE_PARTITIONS)
-            .map(|partition| Keys::new(&partitions, partition, &writer))
+            .map(|partition| Keys::new(&partitions, partition))
             .collect(),
         parts: (0..QUEUE_PARTITIONS).map(|_| Part::default()).collect(),
         appends: Lanes::new(
@@ -234,6 +234,7 @@ fn new_shared(
             }),
         ),
         holder: format!("{}.{writer}", settings.holder),
+        writer: writer.into(),
         partitions,
         cluster,
         cache: Mutex::default(),

@@ -1,26 +1,17 @@
 -- Appends blocks of entries to a partition.
 --
--- KEYS: 1 numbers (hash)  2 blocks (hash: sequence number -> block)  3 the writer's last batch (string)
---       4... requests that are too large for a block, set before with a short life
--- ARGV: 1 batch (grows with each batch of the writer)  2 how long it is remembered (ms)
+-- KEYS: 1 numbers (hash)  2 blocks (hash: sequence number -> block)
+--       3... requests that are too large for a block, set before with a short life
+-- ARGV: 1 writer  2 batch (grows with each batch of the writer)  3 unix seconds
 --       then per block: lane, entries, bytes of requests, bytes stored, block
--- Promise: all blocks or none, with sequence numbers that follow each other. The same batch again changes nothing but the
--- version, so that a WAIT after it waits for something. The counters are right at any time.
--- Answer: first number, version, bytes stored, entries, then per block of a batch not seen before: lane, waiting, bytes waiting,
--- parked.
-local numbers, blocks, writer = KEYS[1], KEYS[2], KEYS[3]
-local known = redis.call('GET', writer)
-if known then
-  local batch, first = string.match(known, '^(%d+):(%d+)$')
-  if batch == ARGV[1] then
-    local version = redis.call('HINCRBY', numbers, 'version', 1)
-    local rest = redis.call('HMGET', numbers, 'bytes', 'entries')
-    return { tonumber(first), version, tonumber(rest[1] or 0), tonumber(rest[2] or 0) }
-  end
-end
-local fields = { 'next', 'version', 'entries', 'bytes' }
+-- Promise: all blocks or none, with sequence numbers that follow each other. The writer's last batch again changes nothing
+-- but the version, so that a WAIT after it waits for something. The counters are right at any time.
+-- Answer: first number, version, bytes stored, entries, then per block of a batch not seen before: lane, waiting, bytes
+-- waiting, parked.
+local numbers = KEYS[1]
+local fields = { 'next', 'version', 'entries', 'bytes', 'd' .. ARGV[1] }
 local column, sums = {}, {}
-for at = 3, #ARGV, 5 do
+for at = 4, #ARGV, 5 do
   local lane = ARGV[at]
   if not column[lane] then
     column[lane] = #fields + 1
@@ -30,6 +21,13 @@ for at = 3, #ARGV, 5 do
   end
 end
 local values = redis.call('HMGET', numbers, unpack(fields))
+if values[5] then
+  local batch, first = string.match(values[5], '^(%d+):(%d+):')
+  if batch == ARGV[2] then
+    local version = redis.call('HINCRBY', numbers, 'version', 1)
+    return { tonumber(first), version, tonumber(values[4] or 0), tonumber(values[3] or 0) }
+  end
+end
 local set = {}
 if not values[1] then
   local now = redis.call('TIME')
@@ -37,11 +35,12 @@ if not values[1] then
   set = { 'epoch', now[1] .. '.' .. now[2], 'low', values[1], 'first', values[1] }
 end
 for index = 1, #fields do
-  sums[index] = tonumber(values[index] or 0)
+  sums[index] = tonumber(values[index] or 0) or 0
 end
 local first = sums[1]
+sums[5] = ARGV[2] .. ':' .. first .. ':' .. ARGV[3]
 local stored = {}
-for at = 3, #ARGV, 5 do
+for at = 4, #ARGV, 5 do
   local place = column[ARGV[at]]
   local entries, bytes = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   sums[place] = sums[place] + entries
@@ -55,19 +54,18 @@ end
 sums[2] = sums[2] + 1
 for index = 1, #fields do
   -- Parked is only read here: one that is not there stays away.
-  if index <= 4 or (index - 5) % 3 ~= 2 then
+  if index <= 5 or (index - 6) % 3 ~= 2 then
     set[#set + 1] = fields[index]
     set[#set + 1] = sums[index]
   end
 end
-redis.call('HSET', blocks, unpack(stored))
+redis.call('HSET', KEYS[2], unpack(stored))
 redis.call('HSET', numbers, unpack(set))
-redis.call('SET', writer, ARGV[1] .. ':' .. first, 'PX', ARGV[2])
-for index = 4, #KEYS do
+for index = 3, #KEYS do
   redis.call('PERSIST', KEYS[index])
 end
 local answer = { first, sums[2], sums[4], sums[3] }
-for at = 3, #ARGV, 5 do
+for at = 4, #ARGV, 5 do
   local place = column[ARGV[at]]
   answer[#answer + 1] = ARGV[at]
   answer[#answer + 1] = sums[place]

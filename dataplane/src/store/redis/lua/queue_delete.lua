@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Deletes settled blocks.
 --
 -- KEYS: 1 numbers (hash)  2 blocks (hash)  3 states (hash)  4... requests kept beside the blocks; they go when all blocks do
@@ -34,10 +35,10 @@ end
 if #gone > 0 then
   redis.call('HDEL', blocks, unpack(gone))
   redis.call('HDEL', states, unpack(gone))
-  redis.call('HINCRBY', numbers, 'entries', -entries)
+  redis.call('HINCRBY', numbers, 'entries', 0 - entries)
 end
 local version = redis.call('HINCRBY', numbers, 'version', 1)
-local stored = redis.call('HINCRBY', numbers, 'bytes', -bytes)
+local stored = redis.call('HINCRBY', numbers, 'bytes', 0 - bytes)
 if ARGV[2] ~= '' then
   redis.call('HSET', numbers, 'low', ARGV[2])
 end

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes, keeps or gives back the lease of a partition.
 --
 -- KEYS: 1 lease (string, with a time to live)  2 numbers (hash)
@@ -23,6 +24,15 @@ if not holder and ARGV[3] == 'take' then
     local now = redis.call('TIME')
     local first = tonumber(now[1]) * 16
     redis.call('HSET', numbers, 'next', first, 'low', first, 'first', first, 'epoch', now[1] .. '.' .. now[2])
+  end
+  -- Writers that ended long ago: membership changes are when there are some.
+  local now = tonumber(redis.call('TIME')[1])
+  local fields = redis.call('HGETALL', numbers)
+  for at = 1, #fields, 2 do
+    local seconds = string.match(fields[at + 1], '^%d+:%d+:(%d+)$')
+    if seconds and string.sub(fields[at], 1, 1) == 'd' and tonumber(seconds) < now - 3600 then
+      redis.call('HDEL', numbers, fields[at])
+    end
   end
   token = redis.call('HINCRBY', numbers, 'fence', 1) .. '-' .. ARGV[1]
   redis.call('HSET', numbers, 'token', token)

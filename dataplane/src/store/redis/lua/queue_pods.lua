@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Keeps the list of data planes that take part.
 --
 -- KEYS: 1 pods (sorted set: name, by when it is over)

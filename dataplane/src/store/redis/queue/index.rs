@@ -78,6 +78,8 @@ impl Index {
     /// Begins anew; claims of blocks that are still there stay.
     pub(super) fn again(self, first: u64) -> Self {
         let mut lanes = self.lanes;
+        let mut before = self.before;
+        before.extend(self.blocks);
         for lane in lanes.values_mut() {
             lane.blocks.clear();
             lane.cursor = 0;
@@ -87,7 +89,7 @@ impl Index {
             tail: first,
             blocks: BTreeMap::new(),
             lanes,
-            before: self.blocks,
+            before,
         }
     }
 
@@ -219,7 +221,7 @@ impl Index {
 
     /// `None`: it is settled, or not known.
     pub(super) fn settling(&self, number: u64, index: u16) -> Option<Settling> {
-        let known = self.blocks.get(&number)?;
+        let known = self.known(number)?;
         let place = known.places.get(usize::from(index))?;
         (*place == Place::Claimed).then(|| Settling {
             mark: known.mark,
@@ -231,12 +233,49 @@ impl Index {
 
     /// Whether the token's block is the one that is known under its number.
     pub(super) fn is_block(&self, number: u64, mark: u8) -> bool {
-        let known = self.blocks.get(&number);
+        let known = self.known(number);
         known.is_some_and(|known| known.mark[0] == mark)
     }
 
+    /// Whether another block is known under the number.
+    pub(super) fn is_other(&self, number: u64, mark: Mark) -> bool {
+        let known = self.blocks.get(&number);
+        known.is_some_and(|known| known.mark != mark)
+    }
+
+    /// While everything is read again, what was known before still counts.
+    fn known(&self, number: u64) -> Option<&Known> {
+        self.blocks
+            .get(&number)
+            .or_else(|| self.before.get(&number))
+    }
+
+    /// Everything that is stored is known again.
+    pub(super) fn caught_up(&mut self) {
+        self.before.clear();
+    }
+
+    /// As if nothing had been claimed.
+    pub(super) fn unclaim_all(&mut self) {
+        for known in self.blocks.values_mut() {
+            for place in &mut known.places {
+                if *place == Place::Claimed {
+                    *place = Place::Waiting;
+                }
+            }
+        }
+        self.before.clear();
+        for lane in self.lanes.values_mut() {
+            lane.cursor = 0;
+        }
+    }
+
     pub(super) fn settled(&mut self, number: u64, index: u16) {
-        if let Some(known) = self.blocks.get_mut(&number) {
+        let known = match self.blocks.get_mut(&number) {
+            Some(known) => Some(known),
+            None => self.before.get_mut(&number),
+        };
+        if let Some(known) = known {
             if known.places.is_empty() {
                 known.places = vec![Place::Waiting; usize::from(known.count)].into();
             }

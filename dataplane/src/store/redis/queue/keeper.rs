@@ -161,6 +161,12 @@ fn held(shared: &Shared, partition: u16, answer: &[Reply], began: Instant) {
     let Some(held) = place.as_mut() else {
         return;
     };
+    if !held.is_sure() {
+        // What was claimed was refused meanwhile to whoever was to send it, and is to be claimed anew.
+        held.generation = part.times_held.fetch_add(1, Ordering::Relaxed) as u8 & 0xf;
+        held.index.unclaim_all();
+        held.sending.clear();
+    }
     held.renewed = began;
     held.next = held.next.max(numbers.next);
     if numbers.version >= held.version {
@@ -355,10 +361,11 @@ fn learn(shared: &Shared, partition: u16, answer: Stretch, since: &Since, is_far
         take_in(shared, held, partition, stored, is_far);
     }
     held.index.reached(answer.looked);
-    Step {
-        found,
-        goes_on: held.index.tail() < held.next,
+    let goes_on = held.index.tail() < held.next;
+    if !goes_on {
+        held.index.caught_up();
     }
+    Step { found, goes_on }
 }
 
 fn take_in(shared: &Shared, held: &mut Held, partition: u16, stored: Stored, is_far: bool) {

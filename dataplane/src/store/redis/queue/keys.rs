@@ -22,12 +22,10 @@ pub(super) struct Keys {
     pub(super) blocks: Bytes,
     pub(super) states: Bytes,
     pub(super) lease: Bytes,
-    /// This writer's last batch.
-    pub(super) writer: Bytes,
 }
 
 impl Keys {
-    pub(super) fn new(partitions: &Partitions, partition: u16, writer: &str) -> Self {
+    pub(super) fn new(partitions: &Partitions, partition: u16) -> Self {
         let key = |name: &str| partitions.key(partition, name);
         Self {
             slot: partitions.slot(partition),
@@ -35,7 +33,6 @@ impl Keys {
             blocks: key("q:b"),
             states: key("q:s"),
             lease: key("q:l"),
-            writer: key(&format!("q:w:{writer}")),
         }
     }
 }

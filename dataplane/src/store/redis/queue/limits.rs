@@ -29,9 +29,7 @@ pub(super) const APPEND_WAITING_BYTES: usize = 48 << 20;
 pub(super) const APPEND_AIM: f64 = 32.0;
 /// Appends of a partition begin so far apart: a lone request does not wait, those of a burst share a call.
 pub(super) const APPEND_PACE_MIN: Duration = Duration::from_millis(2);
-pub(super) const APPEND_PACE_MAX: Duration = Duration::from_millis(10);
-/// How long a writer's last batch is remembered; longer than any repetition of it takes.
-pub(super) const BATCH_TTL_MS: u64 = 60_000;
+pub(super) const APPEND_PACE_MAX: Duration = Duration::from_millis(16);
 /// A request beside a block that was never appended goes after this.
 pub(super) const BESIDE_TTL_MS: u64 = 600_000;
 

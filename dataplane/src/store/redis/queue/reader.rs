@@ -177,7 +177,8 @@ async fn load_one(shared: &Shared, token: Token) -> Result<Option<Bytes>, QueueE
             }
         }
     };
-    if states.outcomes.get(index).copied().flatten().is_some() {
+    let is_other = block.head.mark[0] != place.mark;
+    if is_other || states.outcomes.get(index).copied().flatten().is_some() {
         return Ok(None);
     }
     Ok(block.request(index))

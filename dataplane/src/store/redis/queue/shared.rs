@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) keys: Vec<Keys>,
     /// Names this process among those that hold partitions; a new one with every start.
     pub(super) holder: String,
+    /// Names it among those that append.
+    pub(super) writer: Bytes,
     pub(super) parts: Vec<Part>,
     pub(super) appends: Lanes<Append>,
     pub(super) settles: Lanes<Record>,
@@ -175,7 +177,7 @@ impl Numbers {
     }
 
     fn lane(&mut self, name: &str, value: u64, partition: u16) {
-        let Some((letter, field)) = name.split_at_checked(1) else {
+        let Some((letter @ ("w" | "b" | "p"), field)) = name.split_at_checked(1) else {
             return;
         };
         let Some(lane) = lane_of(field, partition) else {

@@ -16,9 +16,10 @@ use tokio::time::Instant;
 
 use super::block::{Packed, fits, lane_field, pack};
 use super::keys::{APPEND, beside};
-use super::limits::{APPEND_AIM, APPEND_PACE_MAX, APPEND_PACE_MIN, BATCH_TTL_MS, BESIDE_TTL_MS};
+use super::limits::{APPEND_AIM, APPEND_PACE_MAX, APPEND_PACE_MIN, BESIDE_TTL_MS};
 use super::records::States;
 use super::shared::{Shared, lane_counts, number, unsigned};
+use crate::clock::unix_ms;
 use crate::store::queue::{Lane, NewEntry, QueueError};
 use crate::store::redis::cluster::{Again, CallError};
 use crate::store::redis::reply::Reply;
@@ -61,11 +62,7 @@ fn pace(entries: usize, gap: Duration) -> Duration {
 async fn append(shared: &Shared, partition: u16, entries: Vec<NewEntry>) -> Result<(), QueueError> {
     let packed = pack_all(entries);
     let keys = &shared.keys[usize::from(partition)];
-    let mut names = vec![
-        keys.numbers.clone(),
-        keys.blocks.clone(),
-        keys.writer.clone(),
-    ];
+    let mut names = vec![keys.numbers.clone(), keys.blocks.clone()];
     let besides = packed.iter().flat_map(|packed| &packed.beside);
     let mut sets = Vec::new();
     for (id, bytes) in besides {
@@ -84,7 +81,8 @@ async fn append(shared: &Shared, partition: u16, entries: Vec<NewEntry>) -> Resu
     }
     let part = &shared.parts[usize::from(partition)];
     let batch = part.batch.fetch_add(1, Ordering::Relaxed) + 1;
-    let mut args = vec![number(batch), number(BATCH_TTL_MS)];
+    let now_s = unix_ms() / 1_000;
+    let mut args = vec![shared.writer.clone(), number(batch), number(now_s)];
     for packed in &packed {
         let head = &packed.block.head;
         args.push(lane_field(&head.lane));
@@ -157,7 +155,11 @@ fn stored(shared: &Shared, partition: u16, packed: Vec<Packed>, answer: &[Reply]
         };
         // Others may have appended in between; a writer's repeated batch tells no numbers.
         if held.index.tail() != first || answer.len() < 8 {
-            held.suspicious |= first < held.index.tail();
+            let marks = (first..).zip(&packed);
+            // Another block under the number of one of these: the server has forgotten that one.
+            held.suspicious |= marks
+                .take_while(|(number, _)| *number < held.index.tail())
+                .any(|(number, packed)| held.index.is_other(number, packed.block.head.mark));
             part.look.notify_one();
             return;
         }
@@ -192,8 +194,9 @@ mod tests {
         let ms = Duration::from_millis;
         assert_eq!(pace(1, ms(1_000)), APPEND_PACE_MAX);
         assert_eq!(pace(1, Duration::MAX), APPEND_PACE_MAX);
-        assert_eq!(pace(10, ms(10)), APPEND_PACE_MAX);
+        assert_eq!(pace(10, ms(16)), APPEND_PACE_MAX);
         assert_eq!(pace(64, ms(10)), ms(5));
+        assert_eq!(pace(32, ms(12)), ms(12));
         assert_eq!(pace(500, ms(10)), APPEND_PACE_MIN);
     }
 }

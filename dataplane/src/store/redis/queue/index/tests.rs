@@ -73,6 +73,8 @@ fn after_a_loss_claims_stay_and_lost_verdicts_are_done_again() {
     index.settled(1, 0);
     index.settled(1, 1);
     let mut index = index.again(1);
+    assert!(index.settling(1, 2).is_some(), "verdicts go on meanwhile");
+    assert_eq!(index.next_blocks(&lane(), 9), [0; 0]);
     let mut states = waiting(3);
     states.outcomes[0] = Some(Outcome::Delivered);
     index.add(1, &one.head, &states);
@@ -82,6 +84,10 @@ fn after_a_loss_claims_stay_and_lost_verdicts_are_done_again() {
     assert!(index.settling(1, 2).is_some(), "still claimed");
     assert!(!index.is_block(2, 2) && index.is_block(2, 3));
     assert_eq!(claim_all(&mut index, 2, &other), [0]);
+    index.unclaim_all();
+    assert_eq!(index.settling(1, 2), None);
+    assert_eq!(index.next_blocks(&lane(), 9), [1, 2]);
+    assert_eq!(claim_all(&mut index, 1, &one), [1, 2]);
 }
 
 #[test]

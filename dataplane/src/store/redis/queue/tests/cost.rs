@@ -39,7 +39,9 @@ async fn cpu_ms(server: &RedisServer) -> f64 {
 
 async fn memory(server: &RedisServer) -> f64 {
     let info = server.call(&["INFO", "memory"]).await.unwrap().to_string();
-    let line = info.lines().find_map(|line| line.strip_prefix("used_memory_dataset:"));
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory_dataset:"));
     line.unwrap().trim().parse().unwrap()
 }
 

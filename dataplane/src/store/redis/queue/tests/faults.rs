@@ -70,7 +70,10 @@ async fn settles(account: &Account, within: Duration) -> usize {
     let missing = || {
         let delivered = account.delivered.lock();
         let accepted = account.accepted.lock();
-        accepted.iter().filter(|id| !delivered.contains_key(id)).count()
+        accepted
+            .iter()
+            .filter(|id| !delivered.contains_key(id))
+            .count()
     };
     let began = Instant::now();
     while missing() > 0 {
@@ -118,7 +121,10 @@ async fn a_killed_data_plane_is_followed() {
     let (running, _delivery) = deliveries.remove(0);
     running.await.unwrap();
     let twice = settles(&account, Duration::from_secs(5)).await;
-    until("nothing waits", Duration::from_secs(5), || two.stats().waiting == 0).await;
+    until("nothing waits", Duration::from_secs(5), || {
+        two.stats().waiting == 0
+    })
+    .await;
     let accepted = account.accepted.lock().len();
     assert!(accepted > 1_500, "{accepted}");
     eprintln!("{accepted} accepted, {twice} delivered twice");
@@ -136,7 +142,12 @@ async fn through_a_lost_primary(pauses: bool) {
     let (end, ends) = watch::channel(false);
     let mut running = Vec::new();
     for pod in [&one, &two] {
-        running.push(clients(Arc::clone(pod), Arc::clone(&account), 150, ends.clone()));
+        running.push(clients(
+            Arc::clone(pod),
+            Arc::clone(&account),
+            150,
+            ends.clone(),
+        ));
         upstream(Arc::clone(pod), Arc::clone(&account));
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -146,7 +157,9 @@ async fn through_a_lost_primary(pauses: bool) {
         cluster.kill_primary(1).await.unwrap()
     };
     let lost = Instant::now();
-    let taken = cluster.wait_taken_over(1, old, Duration::from_secs(10)).await;
+    let taken = cluster
+        .wait_taken_over(1, old, Duration::from_secs(10))
+        .await;
     taken.unwrap();
     let failover = lost.elapsed();
     let before = account.accepted.lock().len();
@@ -198,12 +211,22 @@ async fn a_server_that_is_away_is_waited_for() {
     server.kill().unwrap();
     let began = Instant::now();
     let refused = queue.append(entry(&queue, "shop", "refused")).await;
-    assert!(matches!(refused, Err(QueueError::Unavailable(_))), "{refused:?}");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(
+        matches!(refused, Err(QueueError::Unavailable(_))),
+        "{refused:?}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
     server.restart().await.unwrap();
     let back = Instant::now();
     while queue.append(entry(&queue, "shop", "after")).await.is_err() {
-        assert!(back.elapsed() < Duration::from_secs(5), "it goes on by itself");
+        assert!(
+            back.elapsed() < Duration::from_secs(5),
+            "it goes on by itself"
+        );
     }
     let lane = entry(&queue, "shop", "").lane;
     let mut requests = Vec::new();

@@ -49,14 +49,30 @@ async fn a_stale_holder_changes_nothing() {
     }
     let keys = &one.shared.keys[usize::from(lane.partition)];
     let lease = vec![keys.lease.clone()];
-    let call = one.shared.cluster.command(keys.slot, "DEL", lease, Again::Safe);
+    let call = one
+        .shared
+        .cluster
+        .command(keys.slot, "DEL", lease, Again::Safe);
     call.await.unwrap();
     let two = pod(&seeds, "g", "two", Durability::Group);
-    let has = || two.shared.parts[usize::from(lane.partition)].held.lock().is_some();
+    let has = || {
+        two.shared.parts[usize::from(lane.partition)]
+            .held
+            .lock()
+            .is_some()
+    };
     until("the partition is taken over", Duration::from_secs(8), has).await;
-    until("it is read", Duration::from_secs(2), || !two.lanes().is_empty()).await;
-    one.settle(vec![(claimed.token, delivered())]).await.unwrap();
-    assert!(!one.may_send(claimed.token), "it has learned that it is replaced");
+    until("it is read", Duration::from_secs(2), || {
+        !two.lanes().is_empty()
+    })
+    .await;
+    one.settle(vec![(claimed.token, delivered())])
+        .await
+        .unwrap();
+    assert!(
+        !one.may_send(claimed.token),
+        "it has learned that it is replaced"
+    );
     let again = two.claim(&lane, ALL).await.unwrap().remove(0);
     assert_eq!(again.id, claimed.id);
     let (found, _) = two.get(claimed.id).await.unwrap().unwrap();
@@ -67,7 +83,10 @@ async fn a_stale_holder_changes_nothing() {
         ..delivered()
     };
     assert!(one.dismiss(claimed.id, discarded).await.unwrap());
-    until("the holder knows", Duration::from_secs(3), || two.lanes().is_empty()).await;
+    until("the holder knows", Duration::from_secs(3), || {
+        two.lanes().is_empty()
+    })
+    .await;
     two.settle(vec![(again.token, delivered())]).await.unwrap();
     let (found, _) = two.get(claimed.id).await.unwrap().unwrap();
     assert_eq!(found.verdict.unwrap().outcome, Outcome::Discarded);
@@ -91,8 +110,14 @@ async fn an_emptied_server_is_used_again() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(claimed.len(), 1, "what came afterwards is delivered");
-    queue.settle(vec![(claimed[0].token, delivered())]).await.unwrap();
-    until("nothing waits", Duration::from_secs(5), || queue.stats().waiting == 0).await;
+    queue
+        .settle(vec![(claimed[0].token, delivered())])
+        .await
+        .unwrap();
+    until("nothing waits", Duration::from_secs(5), || {
+        queue.stats().waiting == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,7 +132,9 @@ async fn a_server_without_room_is_not_filled_up() {
     let mut state = 1_u64;
     let mut noise = || {
         let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 40) as u8
         };
         (0..20_000).map(|_| next()).collect::<Vec<u8>>()
@@ -121,7 +148,10 @@ async fn a_server_without_room_is_not_filled_up() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(refused, Some(QueueError::Full));
-    assert_eq!(queue.append(entry(&queue, "shop", noise())).await, Err(QueueError::Full));
+    assert_eq!(
+        queue.append(entry(&queue, "shop", noise())).await,
+        Err(QueueError::Full)
+    );
     // Verdicts and deletions go on, and make room.
     let lane = entry(&queue, "shop", "").lane;
     loop {
@@ -137,8 +167,14 @@ async fn a_server_without_room_is_not_filled_up() {
         by_application: Default::default(),
         budget_bytes: 1 << 30,
     };
-    queue.trim(&horizon, crate::clock::unix_ms() + 10_000).await.unwrap();
+    queue
+        .trim(&horizon, crate::clock::unix_ms() + 10_000)
+        .await
+        .unwrap();
     assert_eq!(queue.stats().entries, 0);
-    until("it accepts again", Duration::from_secs(4), || queue.stats().accepting).await;
+    until("it accepts again", Duration::from_secs(4), || {
+        queue.stats().accepting
+    })
+    .await;
     queue.append(entry(&queue, "shop", noise())).await.unwrap();
 }
