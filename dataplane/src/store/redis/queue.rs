@@ -246,6 +246,7 @@ fn new_shared(
         unreplicated: RwLock::default(),
         is_full: AtomicBool::new(false),
         is_closed: AtomicBool::new(false),
+        is_alone: AtomicBool::new(false),
         trouble: watch::Sender::new(Arc::default()),
         making_room: tokio::sync::Mutex::default(),
     }

@@ -36,6 +36,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         // Without an answer the last one counts: nobody moves because one server is away.
         if let Ok(pods) = pods {
             live = pods;
+            shared.is_alone.store(live.len() <= 1, Ordering::Relaxed);
         }
         tick(&shared, &live).await;
         retention::keep_within_budget(&shared).await;
@@ -248,16 +249,22 @@ pub(super) async fn follow(shared: Arc<Shared>, partition: u16) {
     let part = &shared.parts[usize::from(partition)];
     let mut pause = POLL_MAX;
     loop {
+        // Without others there is nothing to be learned but what this process does itself.
+        let longest = if shared.is_alone.load(Ordering::Relaxed) {
+            TICK
+        } else {
+            POLL_MAX
+        };
         // A call that asks for a look ends the pause.
         let _ = tokio::time::timeout(pause, part.look.notified()).await;
         let is_held = part.held.lock().is_some();
         if !is_held {
-            pause = POLL_MAX;
+            pause = longest;
             continue;
         }
         pause = match advance(&shared, partition).await {
             Ok(true) => POLL_MIN,
-            Ok(false) => (pause * 2).clamp(POLL_MIN, POLL_MAX),
+            Ok(false) => (pause * 2).clamp(POLL_MIN, longest),
             Err(_) => POLL_MAX,
         };
     }

@@ -78,11 +78,14 @@ async fn find_in(
     while let Some(from) = at {
         let stretch = read(shared, partition, Some(from), READ_BLOCKS, 0).await?;
         for stored in &stretch.blocks {
-            bytes += stored.block.len() + stored.states.len();
             let Some(block) = Block::parse(&stored.block, partition) else {
                 continue;
             };
             latest_ms = latest_ms.max(block.head.min_ms);
+            // What lies before the page is passed over each time, and must not use up what a page may take.
+            if block.head.max_ms >= from_ms {
+                bytes += stored.block.len() + stored.states.len();
+            }
             if is_past(&part.found, filter, limit, block.head.min_ms) {
                 part.found.truncate(limit + 1);
                 return Ok(part);
@@ -94,8 +97,9 @@ async fn find_in(
         }
         at = (stretch.looked < stretch.next).then_some(stretch.looked);
         let is_enough = bytes > FIND_BYTES / shared.parts.len() || began.elapsed() > FIND_TIME;
-        if at.is_some() && is_enough {
-            part.whole_until = Some(progress(latest_ms, after));
+        if at.is_some() && is_enough && latest_ms > from_ms {
+            let first = part.found.first().map(|found| found.id);
+            part.whole_until = Some(progress(latest_ms, first, after));
             return Ok(part);
         }
     }
@@ -112,15 +116,17 @@ fn is_past(found: &[Found], filter: &Filter, limit: usize, min_ms: u64) -> bool 
     until || full
 }
 
-/// How far a search that was ended early has come. It goes on in any case, even where that relies on times being in order.
-fn progress(latest_ms: u64, after: Option<EntryId>) -> EntryId {
+/// How far a search that was ended early has come; `latest_ms` is after `after`. It goes on in any case, even where that
+/// relies on times being in order.
+fn progress(latest_ms: u64, first: Option<EntryId>, after: Option<EntryId>) -> EntryId {
     let at = |ms: u64| EntryId(u128::from(ms) << 80);
     let safe = at(latest_ms.saturating_sub(SKEW_MS));
-    if Some(safe) > after {
-        return safe;
+    let shows_something = first.is_none_or(|first| first <= safe);
+    if Some(safe) > after && shows_something {
+        safe
+    } else {
+        at(latest_ms)
     }
-    let least = EntryId(after.map_or(0, |after| after.0) + 1);
-    at(latest_ms).max(least)
 }
 
 fn matching(block: &Block, states: &States, filter: &Filter, after: Option<EntryId>) -> Vec<Found> {
@@ -287,4 +293,26 @@ async fn look_into(
         found: found_of(&block, &states, index),
         block,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_that_is_ended_early_gets_on() {
+        let at = |ms: u64| EntryId(u128::from(ms) << 80);
+        let table = [
+            // latest, first found, after, expected
+            (100_000, Some(at(60_000)), Some(at(50_000)), at(95_000)),
+            (100_000, Some(at(98_000)), Some(at(50_000)), at(100_000)),
+            (100_000, None, Some(at(50_000)), at(95_000)),
+            (100_000, None, Some(at(99_000)), at(100_000)),
+            (3_000, Some(at(1)), None, at(3_000)),
+        ];
+        for (latest_ms, first, after, expected) in table {
+            assert_eq!(progress(latest_ms, first, after), expected);
+            assert!(Some(expected) > after);
+        }
+    }
 }

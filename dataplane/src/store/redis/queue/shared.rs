@@ -46,6 +46,8 @@ pub(super) struct Shared {
     /// The budget was used up, and is not far enough below yet.
     pub(super) is_full: AtomicBool,
     pub(super) is_closed: AtomicBool,
+    /// No other data plane is known.
+    pub(super) is_alone: AtomicBool,
     /// What is wrong with the servers as a queue; empty: nothing.
     pub(super) trouble: watch::Sender<Arc<str>>,
     /// One makes room at a time.
