@@ -126,11 +126,10 @@ mod tests {
         waiting_bytes: 200,
     };
 
+    type Shown = mpsc::UnboundedReceiver<(Vec<u32>, oneshot::Sender<()>)>;
+
     /// Shows each batch, and waits for leave to finish it.
-    fn watched() -> (
-        Lanes<u32>,
-        mpsc::UnboundedReceiver<(Vec<u32>, oneshot::Sender<()>)>,
-    ) {
+    fn watched() -> (Lanes<u32>, Shown) {
         let (show, shown) = mpsc::unbounded_channel();
         let carry_out: CarryOut<u32> = Box::new(move |_, jobs| {
             let (done, finished) = oneshot::channel();

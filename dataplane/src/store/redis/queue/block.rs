@@ -280,23 +280,7 @@ pub(super) fn pack(entries: &[NewEntry], mark: Mark) -> Packed {
     let compressed = compress(&raw);
     let body = compressed.as_deref().unwrap_or(&raw);
     let beside_bytes = beside.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-    let mut out = Vec::with_capacity(body.len() + lane.application.len() + 64);
-    out.push(VERSION);
-    let flags = if lane.replay { REPLAY } else { 0 };
-    out.push(flags | if compressed.is_some() { COMPRESSED } else { 0 });
-    out.extend_from_slice(&mark);
-    out.extend_from_slice(&(entries.len() as u16).to_be_bytes());
-    let crc = crc32c::crc32c(body);
-    out.extend_from_slice(&crc.to_le_bytes());
-    put_bytes(&mut out, lane.application.as_bytes());
-    put_varint(&mut out, min_ms);
-    put_varint(&mut out, max_ms - min_ms);
-    put_varint(&mut out, request_bytes);
-    put_varint(&mut out, beside_bytes);
-    put_varint(&mut out, raw.len() as u64);
-    let body_at = out.len();
-    out.extend_from_slice(body);
-    let head = Head {
+    let mut head = Head {
         lane,
         mark,
         count: entries.len() as u16,
@@ -306,9 +290,13 @@ pub(super) fn pack(entries: &[NewEntry], mark: Mark) -> Packed {
         beside_bytes,
         is_compressed: compressed.is_some(),
         raw_bytes: raw.len() as u32,
-        crc,
-        body_at,
+        crc: crc32c::crc32c(body),
+        body_at: 0,
     };
+    let mut out = Vec::with_capacity(body.len() + head.lane.application.len() + 64);
+    put_head(&mut out, &head);
+    head.body_at = out.len();
+    out.extend_from_slice(body);
     Packed {
         block: Block {
             head,
@@ -319,6 +307,21 @@ pub(super) fn pack(entries: &[NewEntry], mark: Mark) -> Packed {
         bytes: out.into(),
         beside,
     }
+}
+
+fn put_head(out: &mut Vec<u8>, head: &Head) {
+    out.push(VERSION);
+    let flags = if head.lane.replay { REPLAY } else { 0 };
+    out.push(flags | if head.is_compressed { COMPRESSED } else { 0 });
+    out.extend_from_slice(&head.mark);
+    out.extend_from_slice(&head.count.to_be_bytes());
+    out.extend_from_slice(&head.crc.to_le_bytes());
+    put_bytes(out, head.lane.application.as_bytes());
+    put_varint(out, head.min_ms);
+    put_varint(out, head.max_ms - head.min_ms);
+    put_varint(out, head.request_bytes);
+    put_varint(out, head.beside_bytes);
+    put_varint(out, u64::from(head.raw_bytes));
 }
 
 fn put_row(out: &mut Vec<u8>, row: &Row, min_ms: u64) {

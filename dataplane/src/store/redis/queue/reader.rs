@@ -67,13 +67,13 @@ impl Claiming<'_> {
     fn step(&mut self, shared: &Shared, part: &Part) -> Step {
         match part.held.lock().as_mut() {
             Some(held) if held.is_sure() && held.leaving.is_none() && !shared.is_closed() => {
-                self.from_cache(shared, held)
+                self.take_cached(shared, held)
             }
             Some(_) | None => Step::Done,
         }
     }
 
-    fn from_cache(&mut self, shared: &Shared, held: &mut Held) -> Step {
+    fn take_cached(&mut self, shared: &Shared, held: &mut Held) -> Step {
         let partition = self.lane.partition;
         loop {
             if self.claimed.len() >= self.limits.entries {
@@ -94,14 +94,14 @@ impl Claiming<'_> {
                         .collect(),
                 );
             };
-            if !self.from_block(held, first, &block, &states) {
+            if !self.take_from(held, first, &block, &states) {
                 return Step::Done;
             }
         }
     }
 
     /// `false`: the limits are reached.
-    fn from_block(&mut self, held: &mut Held, number: u64, block: &Block, states: &States) -> bool {
+    fn take_from(&mut self, held: &mut Held, number: u64, block: &Block, states: &States) -> bool {
         let mut is_over = false;
         let (limits, before) = (self.limits, self.claimed.len());
         let (mut entries, mut bytes) = (before, self.bytes);
