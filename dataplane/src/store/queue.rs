@@ -206,6 +206,11 @@ pub struct Page {
 
 #[async_trait]
 pub trait Queue: Send + Sync {
+    /// Where entries of an application with this key belong. An entry's second key leads to the same partition.
+    fn partition_of(&self, _application: &str, _key: &[u8]) -> u16 {
+        0
+    }
+
     /// Stores an entry. When it returns `Ok` the entry is durable as configured and will be claimed. After an error
     /// it is not known to be stored, and the same entry may be appended again. Appends that come together are
     /// stored together.
@@ -225,6 +230,12 @@ pub trait Queue: Send + Sync {
     /// Requests of claimed entries again, in the order asked: whoever claimed them need not keep them. An entry that was
     /// settled meanwhile may be `None`.
     async fn load(&self, tokens: &[Token]) -> Result<Vec<Option<Bytes>>, QueueError>;
+
+    /// Whether a claimed entry is still this process's to deliver; asked right before each attempt. After `false` it is not,
+    /// and is to be forgotten: another process delivers it, or an operator dismissed it.
+    fn may_send(&self, _token: Token) -> bool {
+        true
+    }
 
     /// Records verdicts of claimed entries. When it returns, a process that is killed does not hand them out again.
     /// An entry already settled keeps its verdict.

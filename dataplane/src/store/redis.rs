@@ -14,6 +14,7 @@ mod node;
 pub mod peers;
 pub mod presence;
 pub mod pubsub;
+pub mod queue;
 pub mod reply;
 pub mod script;
 pub mod settings;

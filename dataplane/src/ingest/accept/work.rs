@@ -120,9 +120,11 @@ impl<'a> Work<'a> {
         let parts = &self.accept.parts;
         let id = (parts.ids)();
         let spread = self.accept.spread.hash_one(&key);
+        let mut lane = tenant.lane.clone();
+        lane.partition = parts.queue.partition_of(&lane.application, &key);
         let entry = NewEntry {
             id,
-            lane: tenant.lane.clone(),
+            lane,
             key,
             barrier,
             cost,

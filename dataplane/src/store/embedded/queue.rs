@@ -24,7 +24,7 @@ mod bits;
 mod block;
 mod cache;
 mod checkpoint;
-mod codec;
+pub(in crate::store) mod codec;
 mod compact;
 mod disk;
 mod front;

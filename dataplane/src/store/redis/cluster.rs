@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 mod watcher;
 
-use super::limits::{CALL_DEADLINE, IN_FLIGHT_BYTES_MAX, RETRY_PAUSE};
+use super::limits::{CALL_DEADLINE, IN_FLIGHT_BYTES_MAX, REPLICATION_WAIT_MS, RETRY_PAUSE};
 use super::link::{Fault, Hint};
 use super::metrics::Metrics;
 use super::node::Node;
@@ -126,6 +126,24 @@ impl Cluster {
             .await
     }
 
+    /// Runs a script that writes, and that does no harm when it is repeated, until a replica has what it wrote.
+    pub async fn call_replicated(
+        &self,
+        slot: u16,
+        script: &Script,
+        keys: &[Bytes],
+        args: impl IntoIterator<Item = Bytes>,
+    ) -> Result<Reply, CallError> {
+        let mut all = vec![script.hash(), keys.len().to_string().into()];
+        all.extend(keys.iter().cloned());
+        all.extend(args);
+        let mut call = Call {
+            replicated: true,
+            ..Call::new(self, slot, "EVALSHA", all, Some(script))
+        };
+        self.repeat(&mut call, Again::Safe).await
+    }
+
     /// Runs one command on the owner of `slot`.
     pub async fn command(
         &self,
@@ -166,20 +184,17 @@ impl Cluster {
         again: Again,
         script: Option<&Script>,
     ) -> Result<Reply, CallError> {
-        let bytes = args.iter().map(Bytes::len).sum::<usize>();
+        let mut call = Call::new(self, slot, command, args, script);
+        self.repeat(&mut call, again).await
+    }
+
+    async fn repeat(&self, call: &mut Call<'_>, again: Again) -> Result<Reply, CallError> {
+        let bytes = call.args.iter().map(Bytes::len).sum::<usize>();
         let bytes = u32::try_from(bytes.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
         let Ok(_room) = self.in_flight_bytes.try_acquire_many(bytes) else {
             return Err(CallError::NotDone(
                 "too much is waiting for Redis".to_owned(),
             ));
-        };
-        let mut call = Call {
-            cluster: self,
-            slot,
-            command,
-            args,
-            script,
-            elsewhere: None,
         };
         let deadline = Instant::now() + CALL_DEADLINE;
         loop {
@@ -228,9 +243,29 @@ struct Call<'a> {
     script: Option<&'a Script>,
     /// Where the last server said to go, and whether only for this once.
     elsewhere: Option<(Address, bool)>,
+    /// It counts only when a replica has it.
+    replicated: bool,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    fn new(
+        cluster: &'a Cluster,
+        slot: u16,
+        command: &'static str,
+        args: Vec<Bytes>,
+        script: Option<&'a Script>,
+    ) -> Self {
+        Self {
+            cluster,
+            slot,
+            command,
+            args,
+            script,
+            elsewhere: None,
+            replicated: false,
+        }
+    }
+
     async fn once(&mut self) -> Result<Reply, Fault> {
         let cluster = self.cluster;
         let (server, asking) = match self.elsewhere.take() {
@@ -245,6 +280,22 @@ impl Call<'_> {
             }
         };
         let node = cluster.node(&server);
+        if self.replicated {
+            if asking {
+                // The slot has moved soon, and then its new owner has it replicated.
+                let reason = format!("slot {} is on the move", self.slot);
+                return Err(Fault::NotDone(Hint::Later(reason)));
+            }
+            let args = self.args.clone();
+            let (reply, replicas) = node
+                .durable(self.command, args, REPLICATION_WAIT_MS, &cluster.metrics)
+                .await?;
+            if replicas == 0 {
+                let reason = format!("no replica of {server} has it yet");
+                return Err(Fault::Unknown(reason));
+            }
+            return Ok(reply);
+        }
         if asking {
             node.asking(self.command, self.args.clone()).await
         } else {

@@ -78,3 +78,6 @@ pub const TOPS_BATCH: usize = 256;
 /// How soon a connection that is not read because too much waits is looked at again: workers get through much of what waits
 /// in this time.
 pub const GATE_PAUSE: Duration = Duration::from_millis(2);
+/// How long a write waits for a replica, on a connection of its own. Well below [`COMMAND_TIMEOUT`], which would cut that
+/// connection.
+pub const REPLICATION_WAIT_MS: u64 = 500;

@@ -21,6 +21,8 @@ pub(super) struct Node {
     commands: Line,
     /// For questions about the cluster, which must not wait behind data.
     questions: Line,
+    /// For writes whose replication is waited for: `WAIT` holds up what follows it on its connection.
+    durable: Line,
     /// For slots on the move: `ASKING` and its command must follow each other.
     asking: Mutex<Option<Link>>,
     address: Address,
@@ -49,6 +51,7 @@ impl Node {
         Self {
             commands: line(),
             questions: line(),
+            durable: line(),
             asking: Mutex::default(),
             address,
             settings,
@@ -74,6 +77,25 @@ impl Node {
     ) -> Result<Reply, Fault> {
         let link = self.link(&self.questions, metrics).await?;
         link.send(command, args).await
+    }
+
+    /// A write, and how many replicas have it then; waits for one of them no longer than `wait_ms`.
+    pub(super) async fn durable(
+        &self,
+        command: &'static str,
+        args: Vec<Bytes>,
+        wait_ms: u64,
+        metrics: &Metrics,
+    ) -> Result<(Reply, i64), Fault> {
+        let link = self.link(&self.durable, metrics).await?;
+        let reply = link.send(command, args).await?;
+        // It is done already: whatever goes wrong from here on, the outcome is not known to be durable.
+        let wait = vec![Bytes::from_static(b"1"), wait_ms.to_string().into()];
+        match link.send("WAIT", wait).await {
+            Ok(replicas) => Ok((reply, replicas.integer().unwrap_or(0))),
+            Err(Fault::NotDone(hint)) => Err(Fault::Unknown(hint.to_string())),
+            Err(Fault::Refused(error) | Fault::Unknown(error)) => Err(Fault::Unknown(error)),
+        }
     }
 
     /// A command for a slot that is moving here.

@@ -62,6 +62,10 @@ const OTHERS_FAILURES_MAX: u32 = 3;
 
 impl Engine {
     pub(super) fn send(&mut self, dispatch: Dispatch, now: Instant) {
+        if !self.queue.may_send(dispatch.sending.token) {
+            self.forget(&dispatch, now);
+            return;
+        }
         let mut answered = Answered {
             attempt: Attempt {
                 lane: dispatch.lane,
@@ -108,6 +112,21 @@ impl Engine {
                 server.keep(connection).await;
             }
         });
+    }
+
+    /// The entry is another process's to deliver now, or nobody's.
+    fn forget(&mut self, dispatch: &Dispatch, now: Instant) {
+        let sample = Sample {
+            latency: Duration::ZERO,
+            outcome: SampleOutcome::Abandoned,
+        };
+        self.scheduler
+            .ended(dispatch.upstream, Class::Queued, sample, now.into_std());
+        let attempt = Attempt {
+            lane: dispatch.lane,
+            seq: dispatch.seq,
+        };
+        self.scheduler.recorded(attempt, now.into_std());
     }
 
     pub(super) fn answered(&mut self, answered: Answered, now: Instant) {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
@@ -91,8 +92,11 @@ async fn record(queue: &dyn Queue, batch: &Batch, sender: &mpsc::UnboundedSender
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
-    for (token, attempts) in &batch.attempts {
-        if let Err(failure) = queue.record_attempts(*token, *attempts).await {
+    // Together: a queue that records many at a time makes each of them wait.
+    let attempts = batch.attempts.iter();
+    let recorded = attempts.map(|(token, attempts)| queue.record_attempts(*token, *attempts));
+    for recorded in join_all(recorded).await {
+        if let Err(failure) = recorded {
             // They count in this process all the same; after a crash the entry gets a few more.
             tracing::warn!(%failure, "attempts not recorded");
             return;

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(in crate::store) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -13,27 +13,31 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Length, then bytes.
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(in crate::store) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Takes from the front of a buffer whose slices it shares.
-pub(super) struct Reader {
+pub(in crate::store) struct Reader {
     data: Bytes,
     at: usize,
 }
 
 impl Reader {
-    pub(super) fn new(data: Bytes) -> Self {
+    pub(in crate::store) fn new(data: Bytes) -> Self {
         Self { data, at: 0 }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::store) fn left(&self) -> usize {
+        self.data.len() - self.at
+    }
+
+    pub(in crate::store) fn is_empty(&self) -> bool {
         self.at >= self.data.len()
     }
 
-    pub(super) fn take(&mut self, length: usize) -> Option<Bytes> {
+    pub(in crate::store) fn take(&mut self, length: usize) -> Option<Bytes> {
         let end = self.at.checked_add(length)?;
         if end > self.data.len() {
             return None;
@@ -50,27 +54,27 @@ impl Reader {
         Some(array)
     }
 
-    pub(super) fn u8(&mut self) -> Option<u8> {
+    pub(in crate::store) fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(super) fn u16(&mut self) -> Option<u16> {
+    pub(in crate::store) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub(in crate::store) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    pub(in crate::store) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub(super) fn u128(&mut self) -> Option<u128> {
+    pub(in crate::store) fn u128(&mut self) -> Option<u128> {
         self.array().map(u128::from_le_bytes)
     }
 
-    pub(super) fn varint(&mut self) -> Option<u64> {
+    pub(in crate::store) fn varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -82,24 +86,24 @@ impl Reader {
         None
     }
 
-    pub(super) fn varint32(&mut self) -> Option<u32> {
+    pub(in crate::store) fn varint32(&mut self) -> Option<u32> {
         self.varint()?.try_into().ok()
     }
 
-    pub(super) fn bytes(&mut self) -> Option<Bytes> {
+    pub(in crate::store) fn bytes(&mut self) -> Option<Bytes> {
         let length = self.varint()?.try_into().ok()?;
         self.take(length)
     }
 }
 
 /// Appends the checksum of what is there.
-pub(super) fn put_crc(out: &mut Vec<u8>) {
+pub(in crate::store) fn put_crc(out: &mut Vec<u8>) {
     let crc = crc32c::crc32c(out);
     out.extend_from_slice(&crc.to_le_bytes());
 }
 
 /// What stands before a checksum at the end, if it is right.
-pub(super) fn checked(data: &Bytes) -> Option<Bytes> {
+pub(in crate::store) fn checked(data: &Bytes) -> Option<Bytes> {
     let end = data.len().checked_sub(4)?;
     let crc = u32::from_le_bytes(data[end..].try_into().ok()?);
     (crc32c::crc32c(&data[..end]) == crc).then(|| data.slice(..end))

@@ -1,0 +1,209 @@
+//! States of a block's entries: one character each, and records that say more. Pure.
+//!
+//! The script that writes them adds a record only when it changes a state, so the last record of an entry is the one that
+//! counts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::block::Mark;
+use crate::store::embedded::queue::codec::{Reader, put_bytes, put_varint};
+use crate::store::queue::{Outcome, Verdict};
+
+/// Reasons and names of upstreams; longer ones are cut.
+const TEXT_BYTES_MAX: usize = 256;
+const ATTEMPTS: u8 = 0;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum What {
+    Settled(Verdict),
+    Attempts(u32),
+}
+
+/// What is known of a block's entries.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct States {
+    /// By index; `None`: it waits.
+    pub(super) outcomes: Vec<Option<Outcome>>,
+    records: Vec<(u16, What)>,
+}
+
+impl What {
+    /// The state that a script writes down, or `a`.
+    pub(super) fn code(&self) -> &'static [u8] {
+        match self {
+            Self::Attempts(_) => b"a",
+            Self::Settled(verdict) => match verdict.outcome {
+                Outcome::Delivered => b"1",
+                Outcome::Parked => b"2",
+                Outcome::Discarded => b"3",
+                Outcome::Replayed => b"4",
+            },
+        }
+    }
+
+    pub(super) fn record(&self, index: u16) -> Bytes {
+        let mut body = Vec::with_capacity(32);
+        put_varint(&mut body, u64::from(index));
+        match self {
+            Self::Attempts(attempts) => {
+                body.push(ATTEMPTS);
+                put_varint(&mut body, u64::from(*attempts));
+            }
+            Self::Settled(verdict) => {
+                body.push(self.code()[0] - b'0');
+                put_varint(&mut body, u64::from(verdict.attempts));
+                put_varint(&mut body, u64::from(verdict.http_status));
+                put_varint(&mut body, verdict.at_ms);
+                put_bytes(&mut body, cut(&verdict.reason).as_bytes());
+                put_bytes(&mut body, cut(&verdict.upstream).as_bytes());
+            }
+        }
+        let mut out = Vec::with_capacity(body.len() + 2);
+        put_bytes(&mut out, &body);
+        out.into()
+    }
+}
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+fn outcome_of(code: u8) -> Option<Outcome> {
+    Some(match code {
+        1 => Outcome::Delivered,
+        2 => Outcome::Parked,
+        3 => Outcome::Discarded,
+        4 => Outcome::Replayed,
+        _ => return None,
+    })
+}
+
+impl States {
+    pub(super) fn waiting(count: usize) -> Self {
+        Self {
+            outcomes: vec![None; count],
+            records: Vec::new(),
+        }
+    }
+
+    /// As the store has them. What is not there, damaged, or of another block: all wait.
+    pub(super) fn parse(stored: &Bytes, mark: Mark, count: u16) -> Self {
+        let count = usize::from(count);
+        if stored.len() < 4 + count || stored[..4] != mark {
+            return Self::waiting(count);
+        }
+        let codes = stored[4..4 + count].iter();
+        let outcomes = codes
+            .map(|code| outcome_of(code.wrapping_sub(b'0')))
+            .collect();
+        let mut reader = Reader::new(stored.slice(4 + count..));
+        let mut records = Vec::new();
+        while let Some(record) = reader.bytes().and_then(parse_record) {
+            records.push(record);
+        }
+        Self { outcomes, records }
+    }
+
+    pub(super) fn all_settled(&self) -> bool {
+        self.outcomes.iter().all(Option::is_some)
+    }
+
+    /// `None`: it waits.
+    pub(super) fn verdict(&self, index: usize) -> Option<Verdict> {
+        let outcome = (*self.outcomes.get(index)?)?;
+        let last = self.records.iter().rev().find_map(|(of, what)| match what {
+            What::Settled(verdict) if usize::from(*of) == index => Some(verdict.clone()),
+            What::Settled(_) | What::Attempts(_) => None,
+        });
+        Some(last.unwrap_or_else(|| Verdict {
+            outcome,
+            reason: Arc::default(),
+            http_status: 0,
+            attempts: 0,
+            upstream: Arc::default(),
+            at_ms: 0,
+        }))
+    }
+
+    pub(super) fn attempts(&self, index: usize) -> u32 {
+        let of = |(of, what): &(u16, What)| match what {
+            What::Attempts(attempts) if usize::from(*of) == index => Some(*attempts),
+            What::Settled(_) | What::Attempts(_) => None,
+        };
+        self.records.iter().rev().find_map(of).unwrap_or(0)
+    }
+}
+
+fn parse_record(record: Bytes) -> Option<(u16, What)> {
+    let mut reader = Reader::new(record);
+    let index = reader.varint()?.try_into().ok()?;
+    let code = reader.u8()?;
+    let attempts = reader.varint32()?;
+    if code == ATTEMPTS {
+        return Some((index, What::Attempts(attempts)));
+    }
+    let http_status = reader.varint()?.try_into().ok()?;
+    let at_ms = reader.varint()?;
+    let reason = reader.bytes()?;
+    let upstream = reader.bytes()?;
+    let verdict = Verdict {
+        outcome: outcome_of(code)?,
+        attempts,
+        http_status,
+        at_ms,
+        reason: std::str::from_utf8(&reason).ok()?.into(),
+        upstream: std::str::from_utf8(&upstream).ok()?.into(),
+    };
+    Some((index, What::Settled(verdict)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_record_counts() {
+        let verdict = |outcome, reason: &str| Verdict {
+            outcome,
+            reason: reason.into(),
+            http_status: 503,
+            attempts: 4,
+            upstream: "main".into(),
+            at_ms: 1_800_000_000_000,
+        };
+        let parked = verdict(Outcome::Parked, "AttemptsExhausted");
+        let replayed = verdict(Outcome::Replayed, &"x".repeat(300));
+        let mut stored = b"mark041".to_vec();
+        for (index, what) in [
+            (0, What::Attempts(2)),
+            (0, What::Attempts(3)),
+            (1, What::Settled(parked)),
+            (1, What::Settled(replayed.clone())),
+        ] {
+            stored.extend_from_slice(&what.record(index));
+        }
+        let states = States::parse(&stored.clone().into(), *b"mark", 3);
+        assert_eq!(states.outcomes[0], None);
+        assert_eq!((states.attempts(0), states.attempts(1)), (3, 0));
+        let found = states.verdict(1).unwrap();
+        assert_eq!(
+            (found.outcome, found.reason.len()),
+            (Outcome::Replayed, 256)
+        );
+        assert_eq!(found.at_ms, replayed.at_ms);
+        assert_eq!(states.verdict(0), None);
+        assert_eq!(states.verdict(2).unwrap().outcome, Outcome::Delivered);
+        assert!(!states.all_settled());
+        let other = States::parse(&stored.clone().into(), *b"else", 3);
+        assert_eq!(other.outcomes, [None; 3]);
+        for cut in 0..stored.len() {
+            let _ = States::parse(&Bytes::copy_from_slice(&stored[..cut]), *b"mark", 3);
+        }
+    }
+}
