@@ -1,6 +1,7 @@
 //! Composition root: makes every part, in order, and returns what it bound.
 
 mod ingest;
+mod queue;
 mod stores;
 
 use std::collections::HashMap;
@@ -22,7 +23,6 @@ use crate::args::{RunArgs, ServeArgs, StandaloneArgs};
 use crate::auth::Authenticator;
 use crate::config::{ConfigFile, ConfigWatch, Manifests, Source};
 use crate::drain::{Drain, Outcome};
-use crate::ingest::accept::Accept;
 use crate::limits::CONFIG_POLL_INTERVAL;
 use crate::listener::Listener;
 use crate::pressure::Pressure;
@@ -78,12 +78,11 @@ async fn start(args: ServeArgs, source: impl Source) -> anyhow::Result<Running> 
     let workers = workers.get().min(WORKERS_MAX);
     let memory = MemoryBudget::detect(args.memory_limit_bytes);
     let pressure = Pressure::new(workers, memory, &mut registry);
-    let ingest = Ingest::start(&args, &config, &pressure, &mut registry)?;
-    let relay = start_relay(RelayParts {
+    let (relay, ingest) = start_parts(ServingParts {
+        args: &args,
         workers,
         config: &config,
         pressure: &pressure,
-        ingest: ingest.as_ref().map(|ingest| Arc::clone(&ingest.accept)),
         drain: &drain,
         readiness: &readiness,
         registry: &mut registry,
@@ -92,7 +91,7 @@ async fn start(args: ServeArgs, source: impl Source) -> anyhow::Result<Running> 
     let current = config.borrow().clone();
     let (listeners, certificates) = bind_listeners(&args, &current)?;
     let state = AdminState {
-        readiness,
+        readiness: readiness.clone(),
         drain: drain.clone(),
         registry: Arc::new(registry),
         config: config.clone(),
@@ -116,6 +115,7 @@ async fn start(args: ServeArgs, source: impl Source) -> anyhow::Result<Running> 
     if let Some(ingest) = &ingest {
         tasks.spawn(ingest.follow_config(config.clone()));
         tasks.spawn(ingest.drain(drain.subscribe()));
+        tasks.spawn(ingest.say_trouble(readiness.clone()));
     }
     let addresses = accept_all(listeners, &relay, &drain, &mut tasks);
     listening.release();
@@ -146,34 +146,35 @@ fn accept_all(
     addresses
 }
 
-struct RelayParts<'a> {
+struct ServingParts<'a> {
+    args: &'a ServeArgs,
     workers: usize,
     config: &'a watch::Receiver<Arc<GatewayConfig>>,
     pressure: &'a Arc<Pressure>,
-    ingest: Option<Arc<Accept>>,
     drain: &'a Drain,
     readiness: &'a Readiness,
     registry: &'a mut Registry,
     tasks: &'a mut JoinSet<()>,
 }
 
-/// The relay on its stores, with its workers running.
-fn start_relay(parts: RelayParts<'_>) -> anyhow::Result<Relay> {
-    let RelayParts {
+/// The stores, and on them ingest and the relay, with its workers running.
+fn start_parts(parts: ServingParts<'_>) -> anyhow::Result<(Relay, Option<Ingest>)> {
+    let ServingParts {
+        args,
         workers,
         config,
         pressure,
-        ingest,
         drain,
         readiness,
         registry,
         tasks,
     } = parts;
+    let current = config.borrow().clone();
     let router = Arc::new(Router::new(workers));
     let surveys = Arc::default();
     let holder = Holder(uuid::Uuid::new_v4().to_string().into());
     let stores = Stores::start(StoreParts {
-        config: &config.borrow(),
+        config: &current,
         cores: resources::cores().get(),
         router: &router,
         surveys: &surveys,
@@ -182,9 +183,10 @@ fn start_relay(parts: RelayParts<'_>) -> anyhow::Result<Relay> {
         registry,
         tasks,
     })?;
-    let authentication = config.borrow().relay.authentication.clone();
-    let authenticator =
-        Authenticator::new(&authentication, &Handle::current()).context("authentication")?;
+    let shared_queue = (stores.redis.as_ref(), &holder);
+    let ingest = Ingest::start(args, config, pressure, shared_queue, registry)?;
+    let authenticator = Authenticator::new(&current.relay.authentication, &Handle::current())
+        .context("authentication")?;
     let parts = Parts {
         config: config.clone(),
         broker: stores.broker,
@@ -197,9 +199,10 @@ fn start_relay(parts: RelayParts<'_>) -> anyhow::Result<Relay> {
         drain: drain.clone(),
         holder,
         descriptors_max: resources::descriptor_limit(),
-        ingest,
+        ingest: ingest.as_ref().map(|ingest| Arc::clone(&ingest.accept)),
     };
-    Relay::start(parts, authenticator).context("relay workers")
+    let relay = Relay::start(parts, authenticator).context("relay workers")?;
+    Ok((relay, ingest))
 }
 
 fn bind_listeners(
@@ -276,7 +279,7 @@ impl Running {
         };
         drop(tasks);
         if let Some(ingest) = ingest {
-            ingest.close();
+            ingest.close().await;
         }
         Ok(code)
     }

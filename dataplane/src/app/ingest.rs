@@ -1,4 +1,4 @@
-//! Puts ingest together: the queue on disk, what fills it, and what empties it.
+//! Puts ingest together: the queue, what fills it, and what empties it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use prometheus_client::registry::Registry;
 use sluice_crds::config::GatewayConfig;
 use tokio::sync::watch;
 
-use crate::admin::Routes;
+use super::queue::ChosenQueue;
+use crate::admin::{Readiness, Routes};
 use crate::args::ServeArgs;
-use crate::clock::unix_ms;
 use crate::drain::Watcher;
 use crate::ingest::accept::{self, Accept};
 use crate::ingest::deliver::{Deliver, DeliverHandle, DeliverParts};
@@ -19,8 +19,8 @@ use crate::ingest::proxy::Proxy;
 use crate::ingest::requests::Requests;
 use crate::pressure::Pressure;
 use crate::resources;
-use crate::store::embedded::queue::{EmbeddedQueue, QueueOptions};
-use crate::store::queue::{EntryId, Queue};
+use crate::store::Holder;
+use crate::store::redis::cluster::Cluster;
 
 /// Part of the descriptors that kept connections of ingest may take; the rest is for WebSockets, upstreams and files.
 const CONNECTIONS_DESCRIPTORS_DIVISOR: usize = 2;
@@ -29,7 +29,7 @@ const RECORDING: Duration = Duration::from_millis(500);
 
 pub(super) struct Ingest {
     pub(super) accept: Arc<Accept>,
-    queue: Arc<EmbeddedQueue>,
+    queue: ChosenQueue,
     deliver: DeliverHandle,
     ids: accept::EntryIds,
     metrics: Arc<Metrics>,
@@ -41,39 +41,27 @@ impl Ingest {
         args: &ServeArgs,
         config: &watch::Receiver<Arc<GatewayConfig>>,
         pressure: &Arc<Pressure>,
+        (redis, holder): (Option<&Arc<Cluster>>, &Holder),
         registry: &mut Registry,
     ) -> anyhow::Result<Option<Self>> {
         let current = config.borrow().clone();
         let Some(settings) = &current.ingest else {
             return Ok(None);
         };
-        let dir = args.data_dir.as_ref().with_context(|| {
-            format!(
-                "gateway {} has ingest, and there is no directory for its queue: give --data-dir DIR",
-                current.name
-            )
-        })?;
-        let options = QueueOptions {
-            durability: settings.durability,
-            budget_bytes: settings.retention.bytes,
-        };
-        let queue = EmbeddedQueue::open(dir, options).context("queue")?;
+        let queue = ChosenQueue::open(args, &current, settings, redis, holder)?;
         let metrics = Metrics::register(registry);
         let (proxy, calls) = Proxy::new();
-        let ids: accept::EntryIds = {
-            let queue = Arc::clone(&queue);
-            Arc::new(move || -> EntryId { queue.ids().next(unix_ms()) })
-        };
+        let ids = queue.ids();
         let deliver = Deliver::start(DeliverParts {
             config: config.clone(),
-            queue: Arc::clone(&queue) as Arc<dyn Queue>,
+            queue: queue.queue(),
             calls,
             metrics: Arc::clone(&metrics),
         })
         .context("delivery thread")?;
         let accept = Accept::new(accept::Parts {
             config: config.clone(),
-            queue: Arc::clone(&queue) as Arc<dyn Queue>,
+            queue: queue.queue(),
             ids: Arc::clone(&ids),
             proxy: Some(proxy),
             metrics: Arc::clone(&metrics),
@@ -92,7 +80,7 @@ impl Ingest {
     /// What the admin port shows and does.
     pub(super) fn requests(&self) -> Arc<dyn Routes> {
         Arc::new(Requests {
-            queue: Arc::clone(&self.queue) as Arc<dyn Queue>,
+            queue: self.queue.queue(),
             deliver: Some(self.deliver.clone()),
             ids: Arc::clone(&self.ids),
             metrics: Arc::clone(&self.metrics),
@@ -104,12 +92,11 @@ impl Ingest {
         &self,
         mut config: watch::Receiver<Arc<GatewayConfig>>,
     ) -> impl Future<Output = ()> + use<> {
-        let queue = Arc::clone(&self.queue);
+        let queue = self.queue.clone();
         async move {
             while config.changed().await.is_ok() {
                 if let Some(ingest) = &config.borrow_and_update().ingest {
-                    queue.set_durability(ingest.durability);
-                    queue.set_budget(ingest.retention.bytes);
+                    queue.adjust(ingest);
                 }
             }
         }
@@ -133,8 +120,12 @@ impl Ingest {
         }
     }
 
-    /// Writes what was taken. Blocks.
-    pub(super) fn close(self) {
-        self.queue.shutdown();
+    /// Says on the admin port what is wrong with the queue.
+    pub(super) fn say_trouble(&self, readiness: Readiness) -> impl Future<Output = ()> + use<> {
+        self.queue.clone().say_trouble(readiness)
+    }
+
+    pub(super) async fn close(self) {
+        self.queue.close().await;
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Stores {
     pub(super) presence: Arc<dyn Presence>,
     pub(super) peers: Arc<dyn Peers>,
     /// For the queue, where there is one.
-    #[expect(dead_code, reason = "the queue takes it")]
+    /// For the queue, where there is one.
     pub(super) redis: Option<Arc<Cluster>>,
 }
 
