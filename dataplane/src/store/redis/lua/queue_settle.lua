@@ -7,7 +7,8 @@
 --       then per block: number, mark, entries, lane, count of records, and per record: index from 0, new state, bytes of
 --       the request, record
 -- States: 0 waits, 1 delivered, 2 parked, 3 discarded, 4 replayed; the new state `a` records attempts only.
--- Promise: also when the server's memory is used up: a verdict that is not recorded is a request delivered twice. A holder whose token is out of date changes nothing. An entry that is settled stays as it is, except that an
+-- Promise: it is done also when the server's memory is used up: a verdict that is not recorded is a request delivered
+-- twice. A holder whose token is out of date changes nothing. An entry that is settled stays as it is, except that an
 -- operator may dismiss one that is parked. A block that is not there, or is another one, is passed over.
 -- Answer: 1 (0: out of date), version, bytes stored, entries changed, then per block: lane, waiting, bytes waiting, parked.
 local numbers, blocks, states = KEYS[1], KEYS[2], KEYS[3]
