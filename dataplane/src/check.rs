@@ -10,6 +10,7 @@ use sluice_crds::config_file;
 use crate::args::CheckArgs;
 use crate::auth::Authenticator;
 use crate::config::{Manifests, Source};
+use crate::store::redis::settings::Settings;
 use crate::tls::Certificates;
 
 /// Returns whether the manifests are good.
@@ -58,6 +59,13 @@ fn try_out(config: GatewayConfig) -> Result<GatewayConfig, Vec<String>> {
                 "{gateway}: spec.listeners[{index}].tls: {error}; put a certificate and its key into the Secret"
             ));
         }
+    }
+    if let Some(redis) = &config.redis
+        && let Err(error) = Settings::new(redis, String::new())
+    {
+        problems.push(format!(
+            "{gateway}: spec.redis.external.tls: {error:#}; put PEM certificates, and the key of the client's, where it refers to"
+        ));
     }
     if problems.is_empty() {
         Ok(config)
@@ -116,7 +124,9 @@ fn summary(config: &GatewayConfig) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sluice_crds::config::{Jwt, Secret, TlsMaterial};
+    use std::sync::Arc;
+
+    use sluice_crds::config::{Jwt, Redis, RedisTls, Secret, TlsMaterial};
 
     use super::*;
     use crate::config::tests::sample;
@@ -152,8 +162,19 @@ mod tests {
             issuer: None,
             account_claim: None,
         });
+        config.redis = Some(Arc::new(Redis {
+            seeds: Vec::new(),
+            tls: Some(RedisTls {
+                ca: Some(Secret::new(&b"no certificate"[..])),
+                client: None,
+                server_name: None,
+            }),
+            username: None,
+            password: None,
+        }));
         let problems = try_out(config).unwrap_err();
-        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[2].contains("spec.redis.external.tls"));
         assert!(problems[0].contains("spec.relay.authentication"));
         assert!(problems[1].contains("spec.listeners[0].tls"));
     }

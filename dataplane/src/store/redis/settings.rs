@@ -61,10 +61,7 @@ fn tls(settings: &RedisTls) -> anyhow::Result<Tls> {
             roots.add_parsable_certificates(found.certs);
         }
     }
-    anyhow::ensure!(
-        !roots.is_empty(),
-        "no certificate to trust: name one by caRef"
-    );
+    anyhow::ensure!(!roots.is_empty(), "no authority to trust");
     let builder =
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
