@@ -2,7 +2,8 @@
 //!
 //! Several nodes are asked, and each may be behind. An owner's claim to a slot carries its config epoch, which every
 //! failover and every planned move raises, so the claim with the highest epoch wins, slot by slot. A view never goes
-//! back: an answer with older claims changes nothing. Pure.
+//! back: an answer with older claims changes nothing. Only an owner that nobody has named for a while loses its claim to
+//! anyone: the cluster has forgotten it, or is another one. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -100,12 +101,19 @@ struct Node {
     ranges: Vec<(u16, u16)>,
 }
 
+/// Answers in a row that do not name a server: by then each living one has been asked some times.
+const FORGOTTEN_AFTER: u64 = 30;
+
 /// What all answers so far came to.
 #[derive(Debug, Default)]
 pub struct View {
     /// Per slot: the owner's id and the epoch of its claim.
     claims: Vec<Option<(Arc<str>, u64)>>,
     nodes: HashMap<String, Node>,
+    /// Counts answers.
+    answers: u64,
+    /// The last answer that named each server.
+    named: HashMap<String, u64>,
 }
 
 impl View {
@@ -120,6 +128,12 @@ impl View {
             return;
         }
         self.claims.resize(usize::from(SLOTS), None);
+        self.answers += 1;
+        for node in &nodes {
+            self.named.insert(node.id.clone(), self.answers);
+        }
+        self.named
+            .retain(|_, named| self.answers - *named <= FORGOTTEN_AFTER);
         // Who the newest answer does not know has been forgotten by the cluster, unless slots still name it.
         let owners: BTreeSet<&str> = self.claims.iter().flatten().map(|(id, _)| &**id).collect();
         let listed: BTreeSet<&str> = nodes.iter().map(|node| &*node.id).collect();
@@ -136,8 +150,10 @@ impl View {
             let id: Arc<str> = node.id.as_str().into();
             for slot in node.ranges.iter().flat_map(|(first, last)| *first..=*last) {
                 let claim = &mut self.claims[usize::from(slot)];
-                let is_newer = claim.as_ref().is_none_or(|(_, epoch)| node.epoch >= *epoch);
-                if is_newer {
+                let yields = claim.as_ref().is_none_or(|(owner, epoch)| {
+                    node.epoch >= *epoch || !self.named.contains_key(&**owner)
+                });
+                if yields {
                     *claim = Some((Arc::clone(&id), node.epoch));
                 }
             }

@@ -71,6 +71,26 @@ b 10.0.0.2:6379@16379 master - 0 0 2 connected 8192-16383\n";
 }
 
 #[test]
+fn another_cluster_at_the_same_place_takes_over_in_time() {
+    let another = "x 10.0.1.1:6379@16379 myself,master - 0 0 1 connected 0-16383\n";
+    let mut view = View::default();
+    view.learn(AFTER, &asked());
+    view.learn(another, &asked());
+    assert_eq!(
+        primary(&view.topology(), 0),
+        "10.0.0.3:6379",
+        "one answer may be wrong"
+    );
+    for _ in 0..=FORGOTTEN_AFTER {
+        view.learn(another, &asked());
+    }
+    let topology = view.topology();
+    assert_eq!(primary(&topology, 0), "10.0.1.1:6379");
+    assert_eq!(primary(&topology, 16_383), "10.0.1.1:6379");
+    assert_eq!(topology.known.len(), 1);
+}
+
+#[test]
 fn unusual_lines_are_understood_or_left_out() {
     let answer = "\
 a :7001@17001 myself,master - 0 0 1 connected 0 2-3 [5->-b] 9-8 99999\n\
