@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::fleet::{self, CLIENTS_PER_CHANNEL, PLANES};
 use super::run::Run;
+
 use super::table;
 use crate::api::Api;
 use crate::fleet::Fleet;

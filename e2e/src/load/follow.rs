@@ -1,6 +1,6 @@
 //! Clients that follow numbered messages of one channel, and come back when their connection ends, as an SDK does.
 //!
-//! A message is `{"t":<stamp>,"n":<number>}`, numbered from 1 in each channel. A client knows the last number and
+//! A message is `{"t":<stamp>,"v":<number>}`, numbered from 1 in each channel. A client knows the last number and
 //! offset it got: each further message must be the next one, unless the server said that it could not recover. Clients
 //! start spread evenly over the servers; one that comes back tries any of them, dead ones too, as behind a balancer.
 
@@ -77,7 +77,7 @@ struct Publication {
 #[derive(Deserialize)]
 struct Data {
     t: u64,
-    n: u64,
+    v: u64,
 }
 
 /// Lets all clients connect, some at a time; returns when every one has tried.
@@ -115,6 +115,7 @@ pub async fn start(worker: &Rc<Worker>, clients: &mut JoinSet<()>) {
     }
 }
 
+/// As `Dial` gives it.
 type Connection = (Client, OwnedWriteHalf);
 
 impl Follower {
@@ -306,7 +307,7 @@ impl Place {
         }
         for Publication { data, offset } in reply.publications {
             let stamp = data.t.saturating_sub(LEADING_ONE);
-            self.take(report, moved, stamp, data.n, offset);
+            self.take(report, moved, stamp, data.v, offset);
         }
     }
 

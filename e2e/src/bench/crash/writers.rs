@@ -93,7 +93,8 @@ async fn write(
         let began = Instant::now();
         let body = json!({
             "channel": fleet::channel(channel),
-            "data": { "t": LEADING_ONE + now_ns(), "n": written.last },
+            // The stamp comes first, as clients expect: JSON objects are written in the order of their names.
+            "data": { "t": LEADING_ONE + now_ns(), "v": written.last },
             "idempotency_key": written.last.to_string(),
         });
         loop {

@@ -13,7 +13,7 @@ fn place() -> (Place, Report) {
 fn reply(offset: u64, recovered: bool, numbers: &[u64]) -> String {
     let publications: Vec<String> = numbers
         .iter()
-        .map(|n| format!(r#"{{"data":{{"t":1000000000000000007,"n":{n}}},"offset":{n}}}"#))
+        .map(|n| format!(r#"{{"data":{{"t":1000000000000000007,"v":{n}}},"offset":{n}}}"#))
         .collect();
     format!(
         r#"{{"id":2,"subscribe":{{"offset":{offset},"epoch":"e","recovered":{recovered},"publications":[{}]}}}}"#,
