@@ -227,7 +227,7 @@ impl Follower {
         let read = client
             .read_text(|line, text| match line {
                 Line::Delivery(stamp) => {
-                    let number = number_behind(text, b"\"n\":");
+                    let number = number_behind(text, b"\"v\":");
                     let offset = number_behind(text, b"\"offset\":");
                     place.take(
                         &mut worker.report.borrow_mut(),
