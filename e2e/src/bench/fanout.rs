@@ -138,32 +138,21 @@ fn measure(
     before: Option<f64>,
     floor: &mut Option<f64>,
 ) -> Result<Row> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let redis = run.redis.map(|mode| runtime.block_on(Servers::start(mode)));
-    let redis = redis.transpose()?;
+    let redis = start_redis(run)?;
     let needs = Needs {
         redis: redis.as_ref().map(Servers::url),
         ..Needs::default()
     };
     let server = kind.start(&run.folder, needs)?;
-    let redis_cpu = || -> Result<f64> {
-        let nodes = redis.as_ref().map(Servers::nodes).unwrap_or_default();
-        nodes
-            .iter()
-            .map(|node| process::cpu_seconds(node.pid()))
-            .sum()
-    };
     let redis_before;
     let seconds = run.pick(6.0, 2.0);
     let cpu_before;
     let (report, published) = if matches!(case.pace, Pace::Pairs) {
-        let more = [
-            ("size", case.size.to_string()),
-            ("prefix", "p".to_owned()),
-            ("seconds", seconds.to_string()),
-        ];
-        let mut clients = Workers::start(&server, "pairs", case.subscribers, &more)?;
-        (cpu_before, redis_before) = (process::cpu_seconds(server.pid)?, redis_cpu()?);
+        let mut clients = pair_clients(&server, case, seconds)?;
+        (cpu_before, redis_before) = (
+            process::cpu_seconds(server.pid)?,
+            redis_cpu(redis.as_ref())?,
+        );
         clients.go()?;
         let report = clients.report()?;
         // One message per pair is on its way when time is up; that is none missing.
@@ -177,7 +166,10 @@ fn measure(
             &[("channels", case.channels.to_string())],
         )?;
         let mut publishers = publishers(&server, case, before, seconds)?;
-        (cpu_before, redis_before) = (process::cpu_seconds(server.pid)?, redis_cpu()?);
+        (cpu_before, redis_before) = (
+            process::cpu_seconds(server.pid)?,
+            redis_cpu(redis.as_ref())?,
+        );
         subscribers.go()?;
         publishers.go()?;
         let published = publishers.report()?.published;
@@ -186,7 +178,7 @@ fn measure(
         (subscribers.stop()?, published)
     };
     let cpu_seconds = process::cpu_seconds(server.pid)? - cpu_before;
-    let redis_cpu_seconds = redis_cpu()? - redis_before;
+    let redis_cpu_seconds = redis_cpu(redis.as_ref())? - redis_before;
     let private_kb = process::private_kb(server.pid)?;
     drop(server);
     let receivers = if matches!(case.pace, Pace::Pairs) {
@@ -215,6 +207,32 @@ fn measure(
         private_kb,
         floor.unwrap_or(f64::NAN),
     ))
+}
+
+fn start_redis(run: &Run) -> Result<Option<Servers>> {
+    let Some(mode) = run.redis else {
+        return Ok(None);
+    };
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(Servers::start(mode)).map(Some)
+}
+
+/// CPU seconds of all Redis servers so far.
+fn redis_cpu(redis: Option<&Servers>) -> Result<f64> {
+    let nodes = redis.map(Servers::nodes).unwrap_or_default();
+    nodes
+        .iter()
+        .map(|node| process::cpu_seconds(node.pid()))
+        .sum()
+}
+
+fn pair_clients(server: &Server, case: Case, seconds: f64) -> Result<Workers> {
+    let more = [
+        ("size", case.size.to_string()),
+        ("prefix", "p".to_owned()),
+        ("seconds", seconds.to_string()),
+    ];
+    Workers::start(server, "pairs", case.subscribers, &more)
 }
 
 fn publishers(server: &Server, case: Case, before: Option<f64>, seconds: f64) -> Result<Workers> {

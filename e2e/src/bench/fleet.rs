@@ -14,6 +14,7 @@ use super::table;
 use super::workers::Workers;
 use crate::fleet::Fleet;
 use crate::load::dialect::Dialect;
+use crate::load::report::Report;
 use crate::manifest::{Manifest, Namespace};
 use crate::token::SECRET;
 
@@ -301,28 +302,24 @@ fn published_at(run: &Run, runtime: &Runtime, history: bool, rate: f64) -> Resul
         .iter_mut()
         .chain(&mut publishers)
         .try_for_each(Workers::go)?;
-    let mut sum = (0, 0);
+    let mut sent = Report::default();
     for publisher in publishers {
-        let report = publisher.report()?;
-        sum = (
-            sum.0 + report.accepted,
-            sum.1 + report.errors.values().sum::<u64>(),
-        );
+        sent.merge(publisher.report()?);
     }
     sleep(Duration::from_millis(500));
     let redis = runtime.block_on(usage(fleet.redis.nodes()))?.since(&before);
     let cpu = cpu_seconds(&fleet)? - cpu;
-    let mut received = crate::load::report::Report::default();
+    let mut received = Report::default();
     for subscriber in subscribers {
         received.merge(subscriber.stop()?);
     }
-    let (published, refused) = sum;
+    let published = sent.accepted;
     let each = |total: f64| total / published.max(1) as f64;
     Ok(Published {
         history,
         rate,
         published,
-        refused,
+        refused: sent.errors.values().sum(),
         deliveries: received.deliveries,
         missing: (published * PLANES as u64).saturating_sub(received.deliveries),
         per_second: published as f64 / seconds,

@@ -99,9 +99,8 @@ async fn write(
         });
         loop {
             let call = Api(places[0]);
-            match timeout(PATIENCE, call.call("publish", body.clone())).await {
-                Ok(Ok(_)) => break,
-                Ok(Err(_)) | Err(_) => {}
+            if let Ok(Ok(_)) = timeout(PATIENCE, call.call("publish", body.clone())).await {
+                break;
             }
             written.retries += 1;
             places.rotate_left(1);
