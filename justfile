@@ -45,10 +45,11 @@ e2e NAME="":
     done
     cargo test --locked --package sluice-e2e "${tests[@]}"
 
-# The relay beside its peers and the kernel's limit; results in target/bench
+# The relay beside its peers (--redis single|cluster: all on Redis) and the kernel's limit; three data planes: crash,
+# shared-idle, published; results in target/bench
 bench-relay *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
-    target/release/bench-relay {{ARGS}}
+    SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-relay {{ARGS}}
 
 # Ingest beside nginx, with millions waiting, and in a spike (--kill): accept, deliver, backlog, spike
 bench-ingest *ARGS:

@@ -12,6 +12,7 @@ pub mod client;
 pub mod clock;
 pub mod control;
 pub mod dialect;
+pub mod follow;
 pub mod frame;
 pub mod histogram;
 pub mod hold;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
+use tokio::runtime::Builder;
 
 use super::process;
+use super::redis::Servers;
 use super::run::Run;
 use super::server::{Kind, Needs, Server};
 use super::table;
@@ -48,6 +50,8 @@ pub struct Row {
     lost_connections: u64,
     deliveries_per_second: f64,
     cpu_seconds: f64,
+    /// Of all its Redis servers; no part of `cpu_seconds`.
+    redis_cpu_seconds: f64,
     deliveries_per_cpu_second: f64,
     bytes_per_delivery: f64,
     /// From the clients' reads, so an upper estimate of messages per server write.
@@ -99,6 +103,10 @@ pub fn pairs(run: &Run) -> Result<()> {
 }
 
 fn cases(run: &Run, scenario: &str, cases: &[Case]) -> Result<()> {
+    let scenario = match run.redis {
+        Some(mode) => format!("{scenario}-redis-{mode:?}").to_lowercase(),
+        None => scenario.to_owned(),
+    };
     let mut rows: Vec<Row> = Vec::new();
     for case in cases {
         let first = rows.len();
@@ -118,9 +126,9 @@ fn cases(run: &Run, scenario: &str, cases: &[Case]) -> Result<()> {
         }
         compare(&mut rows[first..]);
         // After every case, so that an interrupted run leaves what it has.
-        run.write(scenario, &rows)?;
+        run.write(&scenario, &rows)?;
     }
-    print(scenario, &rows)
+    print(&scenario, &rows)
 }
 
 fn measure(
@@ -130,17 +138,21 @@ fn measure(
     before: Option<f64>,
     floor: &mut Option<f64>,
 ) -> Result<Row> {
-    let server = kind.start(&run.folder, Needs::default())?;
+    let redis = start_redis(run)?;
+    let needs = Needs {
+        redis: redis.as_ref().map(Servers::url),
+        ..Needs::default()
+    };
+    let server = kind.start(&run.folder, needs)?;
+    let redis_before;
     let seconds = run.pick(6.0, 2.0);
     let cpu_before;
     let (report, published) = if matches!(case.pace, Pace::Pairs) {
-        let more = [
-            ("size", case.size.to_string()),
-            ("prefix", "p".to_owned()),
-            ("seconds", seconds.to_string()),
-        ];
-        let mut clients = Workers::start(&server, "pairs", case.subscribers, &more)?;
-        cpu_before = process::cpu_seconds(server.pid)?;
+        let mut clients = pair_clients(&server, case, seconds)?;
+        (cpu_before, redis_before) = (
+            process::cpu_seconds(server.pid)?,
+            redis_cpu(redis.as_ref())?,
+        );
         clients.go()?;
         let report = clients.report()?;
         // One message per pair is on its way when time is up; that is none missing.
@@ -154,7 +166,10 @@ fn measure(
             &[("channels", case.channels.to_string())],
         )?;
         let mut publishers = publishers(&server, case, before, seconds)?;
-        cpu_before = process::cpu_seconds(server.pid)?;
+        (cpu_before, redis_before) = (
+            process::cpu_seconds(server.pid)?,
+            redis_cpu(redis.as_ref())?,
+        );
         subscribers.go()?;
         publishers.go()?;
         let published = publishers.report()?.published;
@@ -163,6 +178,7 @@ fn measure(
         (subscribers.stop()?, published)
     };
     let cpu_seconds = process::cpu_seconds(server.pid)? - cpu_before;
+    let redis_cpu_seconds = redis_cpu(redis.as_ref())? - redis_before;
     let private_kb = process::private_kb(server.pid)?;
     drop(server);
     let receivers = if matches!(case.pace, Pace::Pairs) {
@@ -187,10 +203,36 @@ fn measure(
         &report,
         expected,
         seconds,
-        cpu_seconds,
+        [cpu_seconds, redis_cpu_seconds],
         private_kb,
         floor.unwrap_or(f64::NAN),
     ))
+}
+
+fn start_redis(run: &Run) -> Result<Option<Servers>> {
+    let Some(mode) = run.redis else {
+        return Ok(None);
+    };
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(Servers::start(mode)).map(Some)
+}
+
+/// CPU seconds of all Redis servers so far.
+fn redis_cpu(redis: Option<&Servers>) -> Result<f64> {
+    let nodes = redis.map(Servers::nodes).unwrap_or_default();
+    nodes
+        .iter()
+        .map(|node| process::cpu_seconds(node.pid()))
+        .sum()
+}
+
+fn pair_clients(server: &Server, case: Case, seconds: f64) -> Result<Workers> {
+    let more = [
+        ("size", case.size.to_string()),
+        ("prefix", "p".to_owned()),
+        ("seconds", seconds.to_string()),
+    ];
+    Workers::start(server, "pairs", case.subscribers, &more)
 }
 
 fn publishers(server: &Server, case: Case, before: Option<f64>, seconds: f64) -> Result<Workers> {
@@ -225,7 +267,7 @@ fn row(
     report: &Report,
     expected: u64,
     seconds: f64,
-    cpu_seconds: f64,
+    [cpu_seconds, redis_cpu_seconds]: [f64; 2],
     private_kb: u64,
     floor: f64,
 ) -> Row {
@@ -240,6 +282,7 @@ fn row(
         lost_connections: report.closes.values().sum(),
         deliveries_per_second: deliveries / seconds,
         cpu_seconds,
+        redis_cpu_seconds,
         deliveries_per_cpu_second: per_cpu,
         bytes_per_delivery: report.received_bytes as f64 / deliveries.max(1.0),
         messages_per_read,
@@ -303,6 +346,8 @@ fn print(scenario: &str, rows: &[Row]) -> Result<()> {
         "missing",
         "lost conns",
         "MB",
+        "CPU s",
+        "Redis CPU s",
     ])];
     for row in rows {
         lines.push(vec![
@@ -321,6 +366,8 @@ fn print(scenario: &str, rows: &[Row]) -> Result<()> {
             row.missing.to_string(),
             row.lost_connections.to_string(),
             (row.private_kb / 1024).to_string(),
+            format!("{:.2}", row.cpu_seconds),
+            format!("{:.2}", row.redis_cpu_seconds),
         ]);
     }
     table::print(&format!("{scenario} (deliveries)"), &lines)

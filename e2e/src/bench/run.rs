@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::floor::Floor;
+use super::redis::Mode;
 use super::server::Kind;
 
 /// One run of the benchmark.
@@ -14,6 +15,8 @@ pub struct Run {
     pub folder: PathBuf,
     /// The servers to compare.
     pub servers: Vec<Kind>,
+    /// Where the servers keep their state; none: each in itself.
+    pub redis: Option<Mode>,
     /// The kernel's limit.
     pub floor: Floor,
     /// Seconds-long cases with fewer clients: for trying the benchmark out, not for figures.

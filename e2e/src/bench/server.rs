@@ -32,8 +32,10 @@ pub enum Kind {
 }
 
 /// Settings that differ between cases.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Needs {
+    /// Where it keeps its state: a URL, `redis://` with one server, or with the nodes of a cluster.
+    pub redis: Option<String>,
     /// Channels have a server list.
     pub presence: bool,
     /// Over how many seconds a stopping server closes its connections.
@@ -66,6 +68,12 @@ impl Kind {
         }
     }
 
+    /// Whether it can.
+    #[must_use]
+    pub fn keeps_state_in_redis(self) -> bool {
+        self != Self::Nchan
+    }
+
     /// Its program, when it is installed.
     #[must_use]
     pub fn program(self) -> Option<PathBuf> {
@@ -92,7 +100,7 @@ impl Kind {
         match self {
             Self::Sluice => {
                 let manifest = folder.join("gateway.yaml");
-                fs::write(&manifest, sluice_manifest(address.port(), needs))?;
+                fs::write(&manifest, sluice_manifest(address.port(), &needs))?;
                 command.arg("standalone").arg(manifest).args([
                     "--bind",
                     "127.0.0.1",
@@ -108,7 +116,7 @@ impl Kind {
                 let config = folder.join("config.json");
                 fs::write(
                     &config,
-                    centrifugo_config(address.port(), needs).to_string(),
+                    centrifugo_config(address.port(), &needs).to_string(),
                 )?;
                 command.arg("--config").arg(config);
             }
@@ -208,12 +216,16 @@ fn free_port() -> Result<u16> {
         .port())
 }
 
-fn sluice_manifest(port: u16, needs: Needs) -> String {
+fn sluice_manifest(port: u16, needs: &Needs) -> String {
     let presence = if needs.presence {
         "Enabled"
     } else {
         "Disabled"
     };
+    let redis = needs.redis.as_ref();
+    let redis = redis.map_or_else(String::new, |url| {
+        format!("  redis:\n    external:\n      url: {url}\n")
+    });
     format!(
         "apiVersion: sluice.dev/v1alpha1
 kind: Gateway
@@ -233,7 +245,7 @@ spec:
         allow: {{subscribe: Anyone, publish: Anyone, presence: Anyone}}
     limits:
       messageBytes: {MESSAGE_BYTES}
-  dataPlane:
+{redis}  dataPlane:
     drain:
       timeout: {}s
 ",
@@ -241,8 +253,8 @@ spec:
     )
 }
 
-fn centrifugo_config(port: u16, needs: Needs) -> serde_json::Value {
-    json!({
+fn centrifugo_config(port: u16, needs: &Needs) -> serde_json::Value {
+    let mut config = json!({
         "http_server": { "address": "127.0.0.1", "port": port.to_string() },
         "log": { "level": "error" },
         "client": { "allowed_origins": ["*"], "allow_anonymous_connect_without_token": true },
@@ -254,7 +266,16 @@ fn centrifugo_config(port: u16, needs: Needs) -> serde_json::Value {
         } },
         "websocket": { "message_size_limit": MESSAGE_BYTES },
         "shutdown": { "timeout": format!("{}s", needs.drain_seconds.max(1)) },
-    })
+    });
+    if let Some(url) = &needs.redis {
+        let nodes: Vec<&str> = url.trim_start_matches("redis://").split(',').collect();
+        let redis = match nodes.as_slice() {
+            [_] => json!({ "address": [url] }),
+            nodes => json!({ "cluster_address": nodes }),
+        };
+        config["engine"] = json!({ "type": "redis", "redis": redis });
+    }
+    config
 }
 
 fn nchan_config(port: u16, folder: &Path) -> String {

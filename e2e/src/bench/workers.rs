@@ -1,12 +1,14 @@
 //! The load generator's processes, as many as a case needs.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use super::server::Server;
 use crate::load::control::Event;
+use crate::load::dialect::Dialect;
 use crate::load::report::Report;
 
 /// Connections one worker holds: below the 20,000 descriptors a process may have here, with several per machine core.
@@ -29,22 +31,31 @@ impl Workers {
         clients: usize,
         more: &[(&str, String)],
     ) -> Result<Self> {
+        Self::start_at(server.address, server.kind.dialect(), mode, clients, more)
+    }
+
+    /// The same, with a server by its address.
+    pub fn start_at(
+        server: SocketAddr,
+        dialect: Dialect,
+        mode: &str,
+        clients: usize,
+        more: &[(&str, String)],
+    ) -> Result<Self> {
         let program = std::env::current_exe()?.with_file_name("sluice-load");
         let mut workers = Vec::new();
         let mut first = 0;
         while first < clients {
             let here = (clients - first).min(CLIENTS_PER_WORKER);
             let mut command = Command::new(&program);
-            command
-                .arg(mode)
-                .args(["--server", &server.address.to_string()]);
+            command.arg(mode).args(["--server", &server.to_string()]);
             command.args([
                 "--clients",
                 &here.to_string(),
                 "--first",
                 &first.to_string(),
             ]);
-            let dialect = format!("{:?}", server.kind.dialect()).to_lowercase();
+            let dialect = format!("{dialect:?}").to_lowercase();
             command.args(["--dialect", &dialect]);
             for (name, value) in more {
                 command.args([format!("--{name}").as_str(), value]);

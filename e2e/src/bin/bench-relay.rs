@@ -7,18 +7,27 @@ use clap::{Parser, ValueEnum};
 use sluice_e2e::bench::floor::Floor;
 use sluice_e2e::bench::run::Run;
 use sluice_e2e::bench::server::Kind;
-use sluice_e2e::bench::{connections, fanout, overload, table};
+use sluice_e2e::bench::{connections, crash, fanout, fleet, overload, redis, table};
 
 /// Measures the relay of every server present.
 #[derive(Parser)]
 #[command(name = "bench-relay")]
 struct Args {
-    /// What to measure; nothing named: everything.
+    /// What to measure; nothing named: everything that one process per server does.
     #[arg(value_enum)]
     scenarios: Vec<Scenario>,
     /// Servers to measure instead of all that are present.
     #[arg(long = "server", value_enum)]
     servers: Vec<Kind>,
+    /// The servers compared keep their state in Redis: one server, or a cluster. Those that cannot stay out.
+    #[arg(long, value_enum)]
+    redis: Option<redis::Mode>,
+    /// Clients of a crash.
+    #[arg(long, default_value_t = 15_000)]
+    clients: usize,
+    /// Publications per second in a crash, over all channels together.
+    #[arg(long, default_value_t = 150.0)]
+    rate: f64,
     /// Seconds-long cases with fewer clients, to try it out.
     #[arg(long)]
     quick: bool,
@@ -35,6 +44,19 @@ enum Scenario {
     Connect,
     Storm,
     Drain,
+    /// Three data planes on a Redis Cluster, one of which is killed.
+    Crash,
+    /// What idle clients of three data planes cost Redis.
+    SharedIdle,
+    /// What publications through three data planes cost Redis.
+    Published,
+}
+
+impl Scenario {
+    /// Several data planes, and Sluice only.
+    fn of_fleet(self) -> bool {
+        matches!(self, Self::Crash | Self::SharedIdle | Self::Published)
+    }
 }
 
 fn main() -> Result<()> {
@@ -44,7 +66,8 @@ fn main() -> Result<()> {
     let folder = args.folder.canonicalize()?;
     let present = Kind::ALL
         .into_iter()
-        .filter(|kind| kind.program().is_some());
+        .filter(|kind| kind.program().is_some())
+        .filter(|kind| args.redis.is_none() || kind.keeps_state_in_redis());
     let servers: Vec<Kind> = present
         .filter(|kind| args.servers.is_empty() || args.servers.contains(kind))
         .collect();
@@ -57,9 +80,12 @@ fn main() -> Result<()> {
         floor: Floor::build(&folder)?,
         folder,
         servers,
+        redis: args.redis,
         quick: args.quick,
     };
-    let wanted = |scenario| args.scenarios.is_empty() || args.scenarios.contains(&scenario);
+    let wanted = |scenario: Scenario| {
+        args.scenarios.contains(&scenario) || args.scenarios.is_empty() && !scenario.of_fleet()
+    };
     for scenario in Scenario::value_variants() {
         if !wanted(*scenario) {
             continue;
@@ -71,6 +97,9 @@ fn main() -> Result<()> {
             Scenario::Connect => connections::connect(&run)?,
             Scenario::Storm => overload::storm(&run)?,
             Scenario::Drain => overload::drain(&run)?,
+            Scenario::Crash => crash::crash(&run, args.clients, args.rate)?,
+            Scenario::SharedIdle => fleet::idle(&run)?,
+            Scenario::Published => fleet::published(&run)?,
         }
     }
     Ok(())

@@ -20,6 +20,8 @@ pub enum Mode {
     Reconnect,
     /// Subscribe, and publish as fast as the socket takes it.
     Storm,
+    /// Receive numbered messages and check them; come back, with recovery, whenever the connection ends.
+    Follow,
     /// Ask for the server list and open connections, a few times a second.
     Probe,
 }
@@ -34,6 +36,9 @@ pub struct Args {
     /// Address of the server.
     #[arg(long)]
     pub server: SocketAddr,
+    /// Further servers of the same gateway: `follow` spreads its clients over all of them and comes back to any.
+    #[arg(long, value_delimiter = ',')]
+    pub others: Vec<SocketAddr>,
     /// The protocol it speaks.
     #[arg(long, value_enum, default_value = "centrifugo")]
     pub dialect: Dialect,
@@ -83,6 +88,15 @@ impl Args {
     #[must_use]
     pub fn channel(&self, index: usize) -> Option<String> {
         (self.channels > 0).then(|| format!("{}{}", self.prefix, index % self.channels))
+    }
+
+    /// One of the servers, by any number.
+    #[must_use]
+    pub fn server_of(&self, number: usize) -> SocketAddr {
+        match number % (self.others.len() + 1) {
+            0 => self.server,
+            other => self.others[other - 1],
+        }
     }
 
     /// How long the work lasts; without a limit a day, which is to say until `stop`.

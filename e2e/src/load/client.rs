@@ -104,21 +104,27 @@ pub struct Client {
 }
 
 impl Dial {
-    /// Opens a connection, upgrades it, connects and subscribes; returns when all replies are there.
-    pub async fn connect(&self, wish: &Wish) -> Result<(Client, OwnedWriteHalf), Ended> {
-        let receives = wish.receives.as_deref();
+    /// Opens a connection and upgrades it; nothing is said yet.
+    pub async fn open(&self, wish: &Wish) -> Result<(Client, OwnedWriteHalf), Ended> {
         let path = self.dialect.path(
-            receives.unwrap_or("none"),
+            wish.receives.as_deref().unwrap_or("none"),
             wish.publishes.as_deref().unwrap_or("none"),
         );
         let (stream, rest) = self.upgrade(&path).await?;
-        let (read, mut write) = stream.into_split();
-        let mut client = Client {
+        let (read, write) = stream.into_split();
+        let client = Client {
             read,
             partial: rest,
             dialect: self.dialect,
             buffer: self.buffer.clone(),
         };
+        Ok((client, write))
+    }
+
+    /// Opens a connection, upgrades it, connects and subscribes; returns when all replies are there.
+    pub async fn connect(&self, wish: &Wish) -> Result<(Client, OwnedWriteHalf), Ended> {
+        let receives = wish.receives.as_deref();
+        let (mut client, mut write) = self.open(wish).await?;
         let hello = self.dialect.hello(wish.token.as_deref(), receives);
         if hello.is_empty() {
             return Ok((client, write));
@@ -195,6 +201,11 @@ impl Dial {
 impl Client {
     /// Waits for bytes and hands every complete line to `each`, except pings, which it counts. Cancel-safe.
     pub async fn read(&mut self, mut each: impl FnMut(Line)) -> Result<Read, Ended> {
+        self.read_text(|line, _| each(line)).await
+    }
+
+    /// The same, with the text of each line.
+    pub async fn read_text(&mut self, mut each: impl FnMut(Line, &[u8])) -> Result<Read, Ended> {
         poll_fn(|context| {
             let mut buffer = self.buffer.0.borrow_mut();
             let mut into = ReadBuf::new(&mut buffer);
@@ -252,7 +263,7 @@ fn take_frames(
     dialect: Dialect,
     bytes: &[u8],
     found: &mut Read,
-    each: &mut impl FnMut(Line),
+    each: &mut impl FnMut(Line, &[u8]),
 ) -> Result<usize, Ended> {
     let mut at = 0;
     while let Some((opcode, payload, length)) = frame::decode(&bytes[at..]) {
@@ -268,7 +279,9 @@ fn take_frames(
                 {
                     match dialect.recognise(line) {
                         Line::Ping => found.pings += 1,
-                        other @ (Line::Delivery(_) | Line::Reply(..) | Line::Other) => each(other),
+                        other @ (Line::Delivery(_) | Line::Reply(..) | Line::Other) => {
+                            each(other, line);
+                        }
                     }
                 }
             }

@@ -33,6 +33,8 @@ pub enum Line {
 const STAMP_WITHIN: usize = 384;
 /// The payload around its filling: `{"t":`, 19 digits at most, `,"p":"` and `"}`.
 const PAYLOAD_FRAME: usize = 5 + 19 + 6 + 2;
+/// A stamp has 19 digits, the first of which was made a 1 so that it is no leading zero: taken off again by readers.
+pub const LEADING_ONE: u64 = 1_000_000_000_000_000_000;
 
 impl Dialect {
     /// The path of the WebSocket for a client that receives `receives` and publishes to `publishes`.
@@ -94,9 +96,7 @@ impl Dialect {
     }
 }
 
-/// A stamp has 19 digits, the first of which was made a 1 so that it is no leading zero: take it off again.
 fn stamp(line: &[u8]) -> Option<u64> {
-    const LEADING_ONE: u64 = 1_000_000_000_000_000_000;
     let at = memmem::find(&line[..line.len().min(STAMP_WITHIN)], b"{\"t\":")?;
     digits(&line[at + 5..]).checked_sub(LEADING_ONE)
 }

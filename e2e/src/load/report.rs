@@ -39,8 +39,59 @@ pub struct Report {
     pub closes_by_second: BTreeMap<u64, u64>,
     /// Pings answered.
     pub pings: u64,
+    /// What clients found that follow numbered messages.
+    pub followed: Followed,
     /// What the probe saw, second by second.
     pub probe: Vec<ProbeSecond>,
+}
+
+/// What clients found that follow numbered messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Followed {
+    /// The last numbers of all clients, added up.
+    pub reached: u64,
+    /// Numbers jumped over without a word of the server, or whose offset did not follow.
+    pub lost: u64,
+    /// Numbers that came again.
+    pub repeated: u64,
+    /// How often the server said that it could not recover.
+    pub told: u64,
+    /// Numbers missing where the server said so.
+    pub told_missing: u64,
+    /// How often the server took a position back (2500), and other unsubscriptions.
+    pub unsubscribed: u64,
+    /// Messages that came with a subscribe reply.
+    pub recovered: u64,
+    /// Clients that came back, each time counted, and tries that failed, by cause.
+    pub returns: u64,
+    pub failed: BTreeMap<String, u64>,
+    /// From a connection's end to the subscribe reply on the next, nanoseconds.
+    pub away: Histogram,
+    /// When the last of them was back, by the machine's monotonic clock; 0: none was away.
+    pub last_return_ns: u64,
+    /// Clients without a subscription at the end.
+    pub away_at_end: u64,
+    /// Publish to receive of clients that have been away, nanoseconds.
+    pub latency: Histogram,
+}
+
+impl Followed {
+    fn merge(&mut self, other: Self) {
+        self.reached += other.reached;
+        self.lost += other.lost;
+        self.repeated += other.repeated;
+        self.told += other.told;
+        self.told_missing += other.told_missing;
+        self.unsubscribed += other.unsubscribed;
+        self.recovered += other.recovered;
+        self.returns += other.returns;
+        self.away.merge(&other.away);
+        self.last_return_ns = self.last_return_ns.max(other.last_return_ns);
+        self.away_at_end += other.away_at_end;
+        self.latency.merge(&other.latency);
+        add(&mut self.failed, other.failed);
+    }
 }
 
 /// What a probe saw in one second.
@@ -75,6 +126,7 @@ impl Report {
         add(&mut self.errors, other.errors);
         add(&mut self.closes, other.closes);
         add(&mut self.closes_by_second, other.closes_by_second);
+        self.followed.merge(other.followed);
         self.probe.extend(other.probe);
     }
 

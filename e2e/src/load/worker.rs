@@ -21,7 +21,7 @@ use super::clock::now_ns;
 use super::control::{Event, Orders, say};
 use super::dialect::Line;
 use super::report::Report;
-use super::{hold, pairs, probe, publish, reconnect, storm};
+use super::{follow, hold, pairs, probe, publish, reconnect, storm};
 
 /// How long a client keeps trying to connect when the server says 503.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
@@ -71,6 +71,7 @@ impl Worker {
             Mode::Storm => worker.connect_all(&mut clients, storm::client).await,
             Mode::Reconnect => reconnect::start(&worker, &mut clients),
             Mode::Probe => probe::start(&worker, &mut clients),
+            Mode::Follow => follow::start(&worker, &mut clients).await,
         }
         let (connected, refused) = {
             let report = worker.report.borrow();
@@ -179,7 +180,7 @@ impl Worker {
                 publish::own_channel(&self.args, index),
                 self.args.channel(index),
             ),
-            Mode::Hold | Mode::Storm | Mode::Reconnect | Mode::Probe => {
+            Mode::Hold | Mode::Storm | Mode::Reconnect | Mode::Probe | Mode::Follow => {
                 (self.args.channel(index), None)
             }
         };
