@@ -59,7 +59,7 @@ pub const PONG_EXTENSIONS_MAX: u8 = 6;
 pub const API_BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// Lease of this process in presence, and how often it is renewed. The clients of a process that dies are shown for no longer
 /// than 10 s, the answer's way included; a shard of the store may be away for the rest of a lease.
-pub const PRESENCE_LEASE: Duration = Duration::from_millis(9_500);
+pub const PRESENCE_LEASE: Duration = Duration::from_secs(9);
 pub const PRESENCE_RENEW: Duration = Duration::from_secs(3);
 /// HTTP connections that are not (yet) WebSockets; further ones wait in the listen queue.
 pub const HANDSHAKES_MAX: usize = 4_096;
