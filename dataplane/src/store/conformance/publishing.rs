@@ -196,6 +196,8 @@ async fn only_subscribed_channels_are_delivered(harness: &dyn Harness) {
     fleet
         .publish(0, &channel(), "before", PublishOptions::default())
         .await;
+    // What is still on its way may reach a new subscriber.
+    fleet.harness.settle().await;
     fleet.broker(0).subscribe(&channel()).await.unwrap();
     fleet
         .publish(1, &channel(), "in", PublishOptions::default())
