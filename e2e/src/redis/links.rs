@@ -64,9 +64,10 @@ async fn serve(
     cuts: Arc<watch::Sender<Cuts>>,
 ) {
     let mut connections = JoinSet::new();
+    let port = listener.local_addr().map_or(0, |address| address.port());
     while let Ok((client, peer)) = listener.accept().await {
         let gate = Gate {
-            peer,
+            ports: (peer.port(), port),
             node,
             cuts: cuts.subscribe(),
         };
@@ -79,7 +80,8 @@ async fn serve(
 /// Lets the bytes of one connection pass, or not.
 #[derive(Clone)]
 struct Gate {
-    peer: SocketAddr,
+    /// Of the client, and of the proxy.
+    ports: (u16, u16),
     node: usize,
     cuts: watch::Receiver<Cuts>,
 }
@@ -90,7 +92,7 @@ impl Gate {
         loop {
             let cuts = self.cuts.borrow_and_update().clone();
             let mut owners = cuts.iter().filter(|(_, node)| *node == self.node);
-            if !owners.any(|(pid, _)| owns(*pid, self.peer.port())) {
+            if !owners.any(|(pid, _)| owns(*pid, self.ports)) {
                 return;
             }
             if self.cuts.changed().await.is_err() {
@@ -125,12 +127,13 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) -
     }
 }
 
-/// Whether the process has the socket with this local port.
-fn owns(pid: u32, port: u16) -> bool {
+/// Whether the process has the socket with these ports, its own and the other end's: one's own alone may be that of several
+/// sockets with different other ends.
+fn owns(pid: u32, (own, other): (u16, u16)) -> bool {
     let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/tcp")) else {
         return false;
     };
-    let suffix = format!(":{port:04X}");
+    let (own, other) = (format!(":{own:04X}"), format!(":{other:04X}"));
     let inodes: HashSet<String> = table
         .lines()
         .skip(1)
@@ -159,8 +162,10 @@ mod tests {
     async fn a_socket_is_its_process() -> Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
-        assert!(owns(std::process::id(), port));
-        assert!(!owns(1, port) && !owns(std::process::id(), 1));
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        let ports = (client.local_addr()?.port(), port);
+        assert!(owns(std::process::id(), ports));
+        assert!(!owns(1, ports) && !owns(std::process::id(), (ports.0, 1)));
         Ok(())
     }
 }

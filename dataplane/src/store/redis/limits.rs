@@ -21,6 +21,8 @@ pub const TOPOLOGY_INTERVAL: Duration = Duration::from_secs(1);
 pub const TOPOLOGY_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Servers asked at a time for the cluster's shape: one of them may be behind, another dead.
 pub const TOPOLOGY_ASKED: usize = 3;
+/// No answer of any server for so long means that there is none: by then all have been asked.
+pub const TOPOLOGY_SILENCE: Duration = Duration::from_secs(2);
 /// How long one of them may take.
 pub const TOPOLOGY_TIMEOUT: Duration = Duration::from_millis(350);
 /// Bytes of all commands that wait for their turn or for an answer, over all partitions: some seconds of traffic.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Cluster;
 use crate::store::redis::limits::{
-    TOPOLOGY_ASKED, TOPOLOGY_INTERVAL, TOPOLOGY_INTERVAL_MIN, TOPOLOGY_TIMEOUT,
+    TOPOLOGY_ASKED, TOPOLOGY_INTERVAL, TOPOLOGY_INTERVAL_MIN, TOPOLOGY_SILENCE, TOPOLOGY_TIMEOUT,
 };
 use crate::store::redis::link::{Fault, Hint};
 use crate::store::redis::reply::Reply;
@@ -27,12 +27,13 @@ enum Answer {
 pub(super) async fn run(cluster: Weak<Cluster>) {
     let mut view = View::default();
     let mut turn = 0_usize;
+    let mut answered_at = None;
     loop {
         let started = Instant::now();
         let Some(cluster) = cluster.upgrade() else {
             return;
         };
-        look(&cluster, &mut view, turn).await;
+        look(&cluster, &mut view, turn, &mut answered_at).await;
         turn = turn.wrapping_add(1);
         let doubt = cluster.doubt.notified();
         let _ = tokio::time::timeout_at(started + TOPOLOGY_INTERVAL, doubt).await;
@@ -40,7 +41,7 @@ pub(super) async fn run(cluster: Weak<Cluster>) {
     }
 }
 
-async fn look(cluster: &Cluster, view: &mut View, turn: usize) {
+async fn look(cluster: &Cluster, view: &mut View, turn: usize, answered_at: &mut Option<Instant>) {
     let servers = to_ask(cluster, turn);
     let mut answers: FuturesUnordered<_> = servers
         .iter()
@@ -63,6 +64,12 @@ async fn look(cluster: &Cluster, view: &mut View, turn: usize) {
             }
             Err(error) => problem = error,
         }
+    }
+    if answered {
+        *answered_at = Some(Instant::now());
+    } else if answered_at.is_some_and(|at| at.elapsed() < TOPOLOGY_SILENCE) {
+        // Those that were asked may be the only ones that do not answer.
+        return;
     }
     let trouble: Arc<str> = if answered {
         match cluster.topology.borrow().uncovered() {
