@@ -139,11 +139,10 @@ fn owns(pid: u32, (own, other): (u16, u16)) -> bool {
         .skip(1)
         .filter_map(|line| {
             let mut fields = line.split_ascii_whitespace();
-            let local = fields.nth(1)?;
-            let inode = fields.nth(7)?;
-            local
-                .ends_with(&suffix)
-                .then(|| format!("socket:[{inode}]"))
+            let (local, remote) = (fields.nth(1)?, fields.next()?);
+            let inode = fields.nth(6)?;
+            let is_it = local.ends_with(&own) && remote.ends_with(&other);
+            is_it.then(|| format!("socket:[{inode}]"))
         })
         .collect();
     let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else {
