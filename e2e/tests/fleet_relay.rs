@@ -8,7 +8,11 @@ use sluice_e2e::client::Client;
 use sluice_e2e::fleet::Fleet;
 use sluice_e2e::manifest::Manifest;
 use sluice_e2e::token;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
+
+/// One fleet at a time: an overloaded data plane refuses presence.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 const SOON: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(500);
@@ -38,6 +42,7 @@ fn users(presence: &Value) -> Vec<String> {
 
 #[tokio::test]
 async fn clients_reach_each_other_on_any_pod() -> Result<()> {
+    let _turn = TURN.lock().await;
     let fleet = Fleet::start(&Manifest::full(), 3).await?;
     // Some channels, so that every shard has its part.
     for number in 0..12 {
@@ -93,6 +98,7 @@ async fn clients_reach_each_other_on_any_pod() -> Result<()> {
 
 #[tokio::test]
 async fn a_client_recovers_on_another_pod() -> Result<()> {
+    let _turn = TURN.lock().await;
     let fleet = Fleet::start(&Manifest::full(), 3).await?;
     let mut client = fleet.client(0, &token::user("mover")).await?;
     let beginning = client.call("subscribe", json!({ "channel": "x" })).await?;
@@ -117,6 +123,7 @@ async fn a_client_recovers_on_another_pod() -> Result<()> {
 
 #[tokio::test]
 async fn the_server_api_reaches_clients_from_any_pod() -> Result<()> {
+    let _turn = TURN.lock().await;
     let fleet = Fleet::start(&Manifest::full(), 3).await?;
     let mut clients = Vec::new();
     for plane in 0..3 {
@@ -165,6 +172,7 @@ async fn the_server_api_reaches_clients_from_any_pod() -> Result<()> {
 
 #[tokio::test]
 async fn an_accounts_connections_are_counted_over_all_pods() -> Result<()> {
+    let _turn = TURN.lock().await;
     let manifest = Manifest {
         accounts: true,
         ..Manifest::full()
@@ -193,6 +201,7 @@ async fn an_accounts_connections_are_counted_over_all_pods() -> Result<()> {
 
 #[tokio::test]
 async fn a_killed_pods_clients_are_hidden_and_announced_as_gone() -> Result<()> {
+    let _turn = TURN.lock().await;
     let mut fleet = Fleet::start(&Manifest::full(), 3).await?;
     let mut doomed = Vec::new();
     for n in 0..20 {
