@@ -125,11 +125,14 @@ fn crates_point_one_way() -> Result<()> {
             if !name.starts_with(&format!("{folder}/")) {
                 continue;
             }
+            // Tests of the stores start real servers with it.
+            let is_test = name.contains("/tests");
+            let allowed = |word: &str| is_test && word == "sluice_e2e";
             for (number, line) in std::fs::read_to_string(&path)?.lines().enumerate() {
                 let comment = line.trim_start().starts_with("//");
                 for word in words
                     .iter()
-                    .filter(|word| !comment && line.contains(**word))
+                    .filter(|word| !comment && !allowed(word) && line.contains(**word))
                 {
                     complaints.push(format!(
                         "{name}:{}: {folder} must not use {word}",
