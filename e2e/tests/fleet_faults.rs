@@ -249,7 +249,7 @@ async fn a_cut_link_between_a_data_plane_and_a_shard() -> Result<()> {
     sleep(CALM).await;
     let mut shard = fleet.redis.replicas_of(0).await?;
     shard.push(fleet.redis.primary(0).await?);
-    links.cut(fleet.planes[0].pid(), &shard);
+    links.cut(fleet.planes[0].pid(), &shard)?;
     sleep(FAILOVER).await;
     let (status, _) = readiness(&fleet.planes[1]).await?;
     assert_eq!(status, 200, "the others do not notice");

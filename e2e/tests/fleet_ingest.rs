@@ -229,7 +229,7 @@ async fn a_cut_link_between_a_data_plane_and_a_shard_loses_nothing() -> Result<(
     for (plane, shard) in [(0, 0), (1, 1), (2, 2)] {
         let mut nodes = redis.replicas_of(shard).await?;
         nodes.push(redis.primary(shard).await?);
-        links.cut(planes[plane].sluice.pid(), &nodes);
+        links.cut(planes[plane].sluice.pid(), &nodes)?;
         sleep(Duration::from_secs(3)).await;
         links.mend();
     }

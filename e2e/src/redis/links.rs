@@ -1,10 +1,12 @@
 //! Network links between single processes and the servers of a cluster, which a test can cut.
 //!
 //! Every server announces the port of a proxy in this process, so everybody reaches it through the proxy. Whose connection it
-//! is, the kernel tells (`/proc`). A cut link is silent: what was open stays open and carries nothing, and new
-//! connections are taken and never answered, as with a network that drops packets.
+//! is, the kernel tells (`/proc`); it is asked once when a link is cut and once for each connection that is opened
+//! afterwards, because its table also lists the thousands of sockets that earlier tests have closed. A cut link is silent:
+//! what was open stays open and carries nothing, and new connections are taken and never answered, as with a network that
+//! drops packets.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,8 +20,17 @@ use tokio::task::JoinSet;
 
 use super::RedisCluster;
 
-/// Pairs of process and server (its place among the cluster's nodes) between which nothing passes.
-type Cuts = HashSet<(u32, usize)>;
+/// Both ports of a socket, its own first: one's own alone may be that of several sockets with different other ends.
+type Ports = (u16, u16);
+
+/// By server (its place among the cluster's nodes), the processes from which nothing passes, and the sockets of theirs.
+type Cuts = HashMap<usize, Cut>;
+
+#[derive(Default)]
+struct Cut {
+    pids: HashSet<u32>,
+    sockets: HashSet<Ports>,
+}
 
 /// Proxies before all servers of a cluster; gone when dropped.
 pub struct Links {
@@ -46,9 +57,16 @@ impl Links {
     }
 
     /// Nothing passes between the process and these servers any more.
-    pub fn cut(&self, pid: u32, nodes: &[usize]) {
-        self.cuts
-            .send_modify(|cuts| cuts.extend(nodes.iter().map(|node| (pid, *node))));
+    pub fn cut(&self, pid: u32, nodes: &[usize]) -> Result<()> {
+        let sockets = sockets_of(pid)?;
+        self.cuts.send_modify(|cuts| {
+            for node in nodes {
+                let cut = cuts.entry(*node).or_default();
+                cut.pids.insert(pid);
+                cut.sockets.extend(&sockets);
+            }
+        });
+        Ok(())
     }
 
     /// Everything passes again; bytes that were held back too.
@@ -66,8 +84,10 @@ async fn serve(
     let mut connections = JoinSet::new();
     let port = listener.local_addr().map_or(0, |address| address.port());
     while let Ok((client, peer)) = listener.accept().await {
+        let ports = (peer.port(), port);
+        note_owner(&cuts, node, ports).await;
         let gate = Gate {
-            ports: (peer.port(), port),
+            ports,
             node,
             cuts: cuts.subscribe(),
         };
@@ -77,11 +97,28 @@ async fn serve(
     }
 }
 
+/// A new connection of a process that is cut off is cut as well.
+async fn note_owner(cuts: &watch::Sender<Cuts>, node: usize, ports: Ports) {
+    let pids = match cuts.borrow().get(&node) {
+        Some(cut) => cut.pids.clone(),
+        None => return,
+    };
+    let owns = move |pid: &u32| sockets_of(*pid).is_ok_and(|sockets| sockets.contains(&ports));
+    let owned = tokio::task::spawn_blocking(move || pids.iter().any(owns));
+    if owned.await.unwrap_or(false) {
+        cuts.send_modify(|cuts| {
+            if let Some(cut) = cuts.get_mut(&node) {
+                cut.sockets.insert(ports);
+            }
+        });
+    }
+}
+
 /// Lets the bytes of one connection pass, or not.
 #[derive(Clone)]
 struct Gate {
     /// Of the client, and of the proxy.
-    ports: (u16, u16),
+    ports: Ports,
     node: usize,
     cuts: watch::Receiver<Cuts>,
 }
@@ -89,16 +126,12 @@ struct Gate {
 impl Gate {
     /// Waits while the link is cut.
     async fn pass(&mut self) {
-        loop {
-            let cuts = self.cuts.borrow_and_update().clone();
-            let mut owners = cuts.iter().filter(|(_, node)| *node == self.node);
-            if !owners.any(|(pid, _)| owns(*pid, self.ports)) {
-                return;
-            }
-            if self.cuts.changed().await.is_err() {
-                return;
-            }
-        }
+        let open = |cuts: &Cuts| {
+            let cut = cuts.get(&self.node);
+            !cut.is_some_and(|cut| cut.sockets.contains(&self.ports))
+        };
+        // Fails when the test is over.
+        drop(self.cuts.wait_for(open).await);
     }
 }
 
@@ -127,30 +160,27 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) -
     }
 }
 
-/// Whether the process has the socket with these ports, its own and the other end's: one's own alone may be that of several
-/// sockets with different other ends.
-fn owns(pid: u32, (own, other): (u16, u16)) -> bool {
-    let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/tcp")) else {
-        return false;
-    };
-    let (own, other) = (format!(":{own:04X}"), format!(":{other:04X}"));
-    let inodes: HashSet<String> = table
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let (local, remote) = (fields.nth(1)?, fields.next()?);
-            let inode = fields.nth(6)?;
-            let is_it = local.ends_with(&own) && remote.ends_with(&other);
-            is_it.then(|| format!("socket:[{inode}]"))
+/// The TCP sockets that a process has open.
+fn sockets_of(pid: u32) -> Result<HashSet<Ports>> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    let links = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    let inodes: HashSet<String> = links
+        .filter_map(|link| {
+            let name = link.to_str()?.strip_prefix("socket:[")?;
+            Some(name.trim_end_matches(']').to_owned())
         })
         .collect();
-    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
+    let ports = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (local, remote) = (fields.nth(1)?, fields.next()?);
+        let inode = fields.nth(6)?;
+        let port = |address: &str| u16::from_str_radix(address.split_once(':')?.1, 16).ok();
+        inodes
+            .contains(inode)
+            .then_some((port(local)?, port(remote)?))
     };
-    files
-        .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
-        .any(|link| link.to_str().is_some_and(|link| inodes.contains(link)))
+    Ok(table.lines().skip(1).filter_map(ports).collect())
 }
 
 #[cfg(test)]
@@ -163,8 +193,9 @@ mod tests {
         let port = listener.local_addr()?.port();
         let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         let ports = (client.local_addr()?.port(), port);
-        assert!(owns(std::process::id(), ports));
-        assert!(!owns(1, ports) && !owns(std::process::id(), (ports.0, 1)));
+        let own = sockets_of(std::process::id())?;
+        assert!(own.contains(&ports) && !own.contains(&(ports.0, 1)));
+        assert!(!sockets_of(1).is_ok_and(|others| others.contains(&ports)));
         Ok(())
     }
 }
