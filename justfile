@@ -8,7 +8,7 @@ export PATH := tools / "bin" + ":" + env("PATH")
 export RUST_LIB_BACKTRACE := "0"
 
 # Everything, in CI's order
-ci: fmt clippy check deny test
+ci: fmt clippy check deny test cluster-tests
 
 # Formatting is as rustfmt makes it
 fmt:
@@ -16,7 +16,7 @@ fmt:
 
 # No lint warns
 clippy:
-    cargo clippy --locked --workspace --all-targets -- -D warnings
+    cargo clippy --locked --workspace --all-targets --features sluice-e2e/cluster -- -D warnings
 
 # Each crate builds alone, with the features it asks for itself
 check:
@@ -33,6 +33,32 @@ advisories:
 # All tests: of each crate, and end to end
 test:
     cargo test --locked --workspace
+
+# A real Kubernetes on this machine: up [--nodes N], down, status, env, load-image, kill-node, cut-link, ... (--help)
+cluster *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --locked --quiet --package sluice-e2e --bin sluice-e2e
+    program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
+    # What is built belongs to the user; the cluster itself is root's.
+    case " {{ARGS}} " in *" up "*) "$program" cluster build ;; esac
+    [ "$(id -u)" = 0 ] || exec sudo env "PATH=$PATH" "HOME=$HOME" "$program" cluster {{ARGS}}
+    exec "$program" cluster {{ARGS}}
+
+# The tests that need a Kubernetes, on one that is made for them and removed after them
+cluster-tests *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    trap 'just cluster down --name tests' EXIT
+    just cluster up --nodes 3 --name tests
+    if [ "$(id -u)" != 0 ]; then
+      # cargo itself stays the user's.
+      runner="sudo env PATH=$PATH HOME=$HOME CARGO_TARGET_DIR=$PWD/${CARGO_TARGET_DIR:-target}"
+      export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$runner CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$runner
+    fi
+    tests=()
+    for file in e2e/tests/cluster_*.rs; do tests+=(--test "$(basename "$file" .rs)"); done
+    cargo test --locked --package sluice-e2e --features cluster "${tests[@]}" -- {{ARGS}}
 
 # The end-to-end tests whose file in e2e/tests has NAME in its name
 e2e NAME="":

@@ -27,6 +27,13 @@ system_packages() {
   command -v npm >/dev/null || missing+=(npm)
   command -v go >/dev/null || missing+=(golang-go)
   command -v redis-server >/dev/null || missing+=(redis-server)
+  # Of the cluster: its nodes' container runtime and network, and the image of the tests' pods.
+  command -v ip >/dev/null || missing+=(iproute2)
+  [ -x /usr/sbin/nft ] || missing+=(nftables)
+  [ -x /usr/sbin/iptables ] || missing+=(iptables)
+  [ -x /usr/sbin/runc ] || missing+=(runc)
+  [ -x /usr/lib/cni/ptp ] || missing+=(containernetworking-plugins)
+  [ -x /usr/bin/busybox ] || [ -x /bin/busybox ] || missing+=(busybox-static)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   [ ${#missing[@]} = 0 ] && return
   step "Installing ${missing[*]}"

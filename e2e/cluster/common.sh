@@ -1,0 +1,29 @@
+# What the first processes of the control plane's and the nodes' namespaces share. They are init there: they start the
+# daemons, start again what ends, and reap what is left to them. The harness made the namespaces and sets the
+# environment; it kills them without a word, as a power failure would.
+
+# keep NAME COMMAND...: runs a daemon for as long as this machine is up.
+keep() {
+  name=$1
+  shift
+  while :; do
+    "$@" >>"$FOLDER/logs/$name.log" 2>&1 </dev/null || true
+    echo "$name ended; it is started again" >>"$FOLDER/logs/$name.log"
+    sleep 1
+  done &
+}
+
+# await FILE: waits until the harness, or a daemon, has made it.
+await() {
+  while [ ! -e "$1" ]; do sleep 0.05; done
+}
+
+# The links seen below /sys are those of this machine, not of the one it runs on; the control groups stay as they are.
+own_sys() {
+  mkdir -p "$FOLDER/cgroup"
+  mount --rbind /sys/fs/cgroup "$FOLDER/cgroup"
+  mount -t sysfs sysfs /sys
+  mount --move "$FOLDER/cgroup" /sys/fs/cgroup
+}
+
+mkdir -p "$FOLDER/logs"

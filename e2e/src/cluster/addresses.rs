@@ -1,0 +1,115 @@
+//! What a cluster is called on this machine and which addresses it has, all derived from one small number. Pure.
+
+use std::net::Ipv4Addr;
+
+/// Clusters that can be up side by side.
+pub(super) const CLUSTERS_MAX: u8 = 16;
+/// A node takes about 150 MB before it runs a pod.
+pub const NODES_MAX: u8 = 32;
+
+const NODE_NETWORKS: u8 = 200;
+const POD_NETWORKS: u8 = 208;
+const SERVICE_NETWORKS: u8 = 224;
+/// The nodes' addresses come after those of the machine and the control plane.
+const FIRST_NODE: u8 = 10;
+
+/// The names and addresses of the cluster with this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) index: u8,
+}
+
+impl Addresses {
+    pub(super) fn bridge(self) -> String {
+        format!("sluice{}", self.index)
+    }
+
+    /// The machine's end of the link to the control plane.
+    pub(super) fn control_link(self) -> String {
+        format!("sluice{}c", self.index)
+    }
+
+    /// The machine's end of the link to a node.
+    pub(super) fn node_link(self, node: u8) -> String {
+        format!("sluice{}n{node}", self.index)
+    }
+
+    /// The control group over everything that belongs to the cluster.
+    pub(super) fn cgroup(self) -> String {
+        format!("sluice{}", self.index)
+    }
+
+    /// The machine's own address in the cluster.
+    pub(super) fn machine(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, NODE_NETWORKS, self.index, 1)
+    }
+
+    pub(super) fn control(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, NODE_NETWORKS, self.index, 2)
+    }
+
+    pub(super) fn node(self, node: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, NODE_NETWORKS, self.index, FIRST_NODE + node)
+    }
+
+    pub(super) fn node_network(self) -> String {
+        format!("10.{NODE_NETWORKS}.{}.0/24", self.index)
+    }
+
+    pub(super) fn pods(self) -> String {
+        format!("10.{}.0.0/16", POD_NETWORKS + self.index)
+    }
+
+    pub(super) fn pods_of(self, node: u8) -> String {
+        format!("10.{}.{node}.0/24", POD_NETWORKS + self.index)
+    }
+
+    pub(super) fn services(self) -> String {
+        format!("10.{}.0.0/16", SERVICE_NETWORKS + self.index)
+    }
+
+    /// The Service `kubernetes`, which is the API server.
+    pub(super) fn api_service(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, SERVICE_NETWORKS + self.index, 0, 1)
+    }
+
+    pub(super) fn dns_service(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, SERVICE_NETWORKS + self.index, 0, 10)
+    }
+
+    /// How the API server is reached, from the machine and from nodes.
+    pub(super) fn api(self) -> String {
+        format!("https://{}:6443", self.control())
+    }
+}
+
+/// The name of a node.
+#[must_use]
+pub fn node_name(node: u8) -> String {
+    format!("node{node}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_have_nothing_in_common() {
+        let (a, b) = (Addresses { index: 0 }, Addresses { index: 15 });
+        assert_ne!(a.bridge(), b.bridge());
+        assert_eq!(a.pods(), "10.208.0.0/16");
+        assert_eq!(b.pods(), "10.223.0.0/16");
+        assert_eq!(a.services(), "10.224.0.0/16");
+        assert_eq!(b.services(), "10.239.0.0/16");
+        assert_eq!(b.node(NODES_MAX), Ipv4Addr::new(10, 200, 15, 42));
+    }
+
+    #[test]
+    fn links_have_names_the_kernel_takes() {
+        let last = Addresses {
+            index: CLUSTERS_MAX - 1,
+        };
+        assert!(last.node_link(NODES_MAX).len() < 16);
+        assert!(last.control_link().len() < 16);
+    }
+}

@@ -1,0 +1,321 @@
+//! Brings a cluster up, changes it, and takes it down; every step may be done again after one that was broken off.
+//!
+//! What is to be made is recorded before it is made. Its callers hold the cluster's lock.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::addresses::node_name;
+use super::components::Programs;
+use super::folders::{Home, clusters, locked};
+use super::kubectl::Kubectl;
+use super::record::{End, Record};
+use super::{cgroup, control, images, machine, network, node};
+
+/// The API server is there in 5 s, and in a minute on a machine that is busy with everything else.
+const API_TIMEOUT: Duration = Duration::from_secs(180);
+const READY_TIMEOUT: Duration = Duration::from_secs(240);
+
+const STORAGE: &str = include_str!("../../cluster/manifests/storage.yaml");
+const DNS: &str = include_str!("../../cluster/manifests/dns.yaml");
+
+/// Makes sure that the cluster is up with these nodes and perhaps more, ready to be used.
+pub(super) fn up(home: &Home, programs: &Programs, nodes: u8) -> Result<()> {
+    let record = match Record::load(home)? {
+        Some(record) if is_current(home, &record, programs) => record,
+        Some(_) => {
+            eprintln!("what is left of an earlier cluster is removed");
+            down(home)?;
+            claim(home, programs)?
+        }
+        None => claim(home, programs)?,
+    };
+    let record = with_nodes(home, record, nodes)?;
+    images::prepare(home, programs)?;
+    network::make_bridge(record.addresses())?;
+    let addresses = record.addresses();
+    let control = control::space(home, addresses);
+    if control.init().is_none() {
+        control::start(home, addresses, programs, &record.nodes)?;
+    }
+    for number in &record.nodes {
+        if node::space(home, addresses, *number).init().is_none() {
+            node::start(home, &record, programs, *number)?;
+        }
+    }
+    connect(home, &record)?;
+    let kubectl = Kubectl::new(programs, home);
+    wait_api(home, &record, &kubectl)?;
+    control.tell("api")?;
+    for number in &record.nodes {
+        node::space(home, addresses, *number).tell("api")?;
+    }
+    let dns = DNS.replace("DNS_ADDRESS", &addresses.dns_service().to_string());
+    kubectl.apply(&format!("{STORAGE}\n---\n{dns}"))?;
+    for number in &record.nodes {
+        wait_node(home, &record, &kubectl, *number)?;
+    }
+    let seconds = READY_TIMEOUT.as_secs();
+    kubectl
+        .run(&[
+            "--namespace=kube-system",
+            "rollout",
+            "status",
+            "deployment/coredns",
+            &format!("--timeout={seconds}s"),
+        ])
+        .map(drop)
+}
+
+/// Whether what is recorded can be gone on with.
+fn is_current(home: &Home, record: &Record, programs: &Programs) -> bool {
+    let control = control::space(home, record.addresses());
+    record.programs == programs.fingerprint() && control.init().is_some()
+}
+
+/// Records a new cluster, with a number of its own.
+fn claim(home: &Home, programs: &Programs) -> Result<Record> {
+    let _lock = locked(&clusters()?.join("clusters.lock"))?;
+    let record = Record {
+        index: network::free_index(&Record::indexes()?)?,
+        programs: programs.fingerprint(),
+        nodes: Vec::new(),
+        cuts: Vec::new(),
+    };
+    machine::remember()?;
+    std::fs::create_dir_all(home.path())?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(home.path(), mode)?;
+    record.save(home)?;
+    Ok(record)
+}
+
+fn with_nodes(home: &Home, mut record: Record, nodes: u8) -> Result<Record> {
+    record.nodes.extend(1..=nodes);
+    record.nodes.sort_unstable();
+    record.nodes.dedup();
+    record.save(home)?;
+    if !record.cuts.is_empty() {
+        set_cuts(home, record.clone(), Vec::new())?;
+        record.cuts.clear();
+    }
+    Ok(record)
+}
+
+/// Everybody knows the way to the pods of everybody else, those added later too.
+fn connect(home: &Home, record: &Record) -> Result<()> {
+    let addresses = record.addresses();
+    if let Some(init) = control::space(home, addresses).init() {
+        network::route_to_pods(addresses, init, record.nodes.iter().copied())?;
+    }
+    for number in &record.nodes {
+        if let Some(init) = node::space(home, addresses, *number).init() {
+            let others = record.nodes.iter().copied().filter(|o| o != number);
+            network::route_to_pods(addresses, init, others)?;
+        }
+    }
+    Ok(())
+}
+
+fn wait_api(home: &Home, record: &Record, kubectl: &Kubectl) -> Result<()> {
+    let deadline = Instant::now() + API_TIMEOUT;
+    let address = (record.addresses().control(), 6443).into();
+    let control = control::space(home, record.addresses());
+    loop {
+        // A connection costs nothing; the program is started once there is somebody to ask.
+        let error = match std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+            Ok(_) => match kubectl.run(&["get", "--raw", "/readyz"]) {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            },
+            Err(error) => error.into(),
+        };
+        ensure!(
+            control.init().is_some(),
+            "the control plane ended: {}",
+            control.log("init")
+        );
+        if Instant::now() >= deadline {
+            bail!(
+                "no API server after {API_TIMEOUT:?}: {error:#}\n{}\n{}",
+                control.log("etcd"),
+                control.log("kube-apiserver")
+            );
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn wait_node(home: &Home, record: &Record, kubectl: &Kubectl, number: u8) -> Result<()> {
+    let (name, deadline) = (node_name(number), Instant::now() + READY_TIMEOUT);
+    loop {
+        let found = kubectl.run(&[
+            "wait",
+            "--for=condition=Ready",
+            &format!("node/{name}"),
+            "--timeout=10s",
+        ]);
+        let Err(error) = found else { return Ok(()) };
+        let space = node::space(home, record.addresses(), number);
+        let logs = || {
+            let names = ["init", "containerd", "images", "kubelet"];
+            names
+                .map(|log| format!("{log}: {}", space.log(log)))
+                .join("\n")
+        };
+        ensure!(space.init().is_some(), "{name} ended: {}", logs());
+        ensure!(
+            Instant::now() < deadline,
+            "{name} is not ready after {READY_TIMEOUT:?}: {error:#}\n{}",
+            logs()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Removes the cluster and whatever an earlier one left of it.
+pub(super) fn down(home: &Home) -> Result<()> {
+    if let Some(record) = Record::load(home)? {
+        // The control plane and all nodes with everything they started.
+        cgroup::sweep(&record.addresses().cgroup())?;
+        network::remove(record.addresses())?;
+    }
+    let _lock = locked(&clusters()?.join("clusters.lock"))?;
+    remove_files(home.path())?;
+    if Record::indexes()?.is_empty() {
+        machine::restore()?;
+    }
+    Ok(())
+}
+
+/// Mounts are in the nodes' namespaces and went with them; should one be here all the same, nothing below it is removed.
+fn remove_files(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let inside = mounts
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(4))
+        .find(|point| Path::new(point).starts_with(folder));
+    if let Some(point) = inside {
+        bail!("{point} is mounted: not removing {}", folder.display());
+    }
+    std::fs::remove_dir_all(folder).with_context(|| folder.display().to_string())
+}
+
+pub(super) fn kill_node(home: &Home, record: &Record, number: u8) -> Result<()> {
+    ensure_node(record, number)?;
+    node::kill(home, record.addresses(), number)
+}
+
+/// Starts a node again, after killing it if it runs, and waits until it is ready.
+pub(super) fn restart_node(
+    home: &Home,
+    record: &Record,
+    programs: &Programs,
+    number: u8,
+) -> Result<()> {
+    ensure_node(record, number)?;
+    let addresses = record.addresses();
+    node::kill(home, addresses, number)?;
+    let kubectl = Kubectl::new(programs, home);
+    let before = heartbeat(&kubectl, number)?;
+    node::start(home, record, programs, number)?;
+    node::space(home, addresses, number).tell("api")?;
+    if record.cuts.iter().any(|(a, b)| {
+        let ends = [*a, *b];
+        ends.contains(&End::Control) && ends.contains(&End::Node(number))
+    }) {
+        // It cannot report to the control plane.
+        return Ok(());
+    }
+    // What the API server says of it may still be from before it was killed.
+    let deadline = Instant::now() + READY_TIMEOUT;
+    while heartbeat(&kubectl, number)? == before {
+        ensure!(
+            Instant::now() < deadline,
+            "{} does not report: {}",
+            node_name(number),
+            node::space(home, addresses, number).log("kubelet")
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    wait_node(home, record, &kubectl, number)
+}
+
+/// When a node last said that it is there.
+fn heartbeat(kubectl: &Kubectl, number: u8) -> Result<String> {
+    kubectl.run(&[
+        "--namespace=kube-node-lease",
+        "get",
+        "lease",
+        &node_name(number),
+        "--ignore-not-found",
+        "--output=jsonpath={.spec.renewTime}",
+    ])
+}
+
+/// Cuts and heals: everybody's rules are set anew.
+pub(super) fn set_cuts(home: &Home, mut record: Record, cuts: Vec<(End, End)>) -> Result<()> {
+    for (a, b) in &cuts {
+        ensure!(a != b, "{a} has no link to itself");
+        for end in [a, b] {
+            if let End::Node(number) = end {
+                ensure_node(&record, *number)?;
+            }
+        }
+    }
+    record.cuts = cuts;
+    record.save(home)?;
+    let addresses = record.addresses();
+    let nodes = record.nodes.iter().map(|number| End::Node(*number));
+    for end in nodes.chain([End::Control]) {
+        let space = match end {
+            End::Control => control::space(home, addresses),
+            End::Node(number) => node::space(home, addresses, number),
+        };
+        // A node that is down gets them when it starts.
+        if let Some(init) = space.init() {
+            network::set_cuts(init, &record.cut_from(end))?;
+        }
+    }
+    Ok(())
+}
+
+/// Loads an archive into every node that runs, and keeps it for the others.
+pub(super) fn load_image(
+    home: &Home,
+    record: &Record,
+    programs: &Programs,
+    archive: &Path,
+) -> Result<()> {
+    let Some(kept) = images::load(home, archive)? else {
+        return Ok(());
+    };
+    for number in &record.nodes {
+        let space = node::space(home, record.addresses(), *number);
+        if let Some(init) = space.init() {
+            images::import(programs, init, space.folder(), &kept)
+                .with_context(|| node_name(*number))?;
+        }
+    }
+    Ok(())
+}
+
+fn ensure_node(record: &Record, number: u8) -> Result<()> {
+    ensure!(
+        record.nodes.contains(&number),
+        "there is no {}; there are {}",
+        node_name(number),
+        record
+            .nodes
+            .iter()
+            .map(|n| node_name(*n))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    Ok(())
+}
