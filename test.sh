@@ -17,7 +17,7 @@ as_root() {
 }
 
 system_packages() {
-  local missing=()
+  local missing=() busybox
   command -v cc >/dev/null && command -v make >/dev/null || missing+=(build-essential)
   command -v openssl >/dev/null || missing+=(openssl)
   command -v flock >/dev/null || missing+=(util-linux)
@@ -33,7 +33,8 @@ system_packages() {
   [ -x /usr/sbin/iptables ] || missing+=(iptables)
   [ -x /usr/sbin/runc ] || missing+=(runc)
   [ -x /usr/lib/cni/ptp ] || missing+=(containernetworking-plugins)
-  [ -x /usr/bin/busybox ] || [ -x /bin/busybox ] || missing+=(busybox-static)
+  # The busybox of the other package needs libraries, and names them at its start.
+  { busybox=$(command -v busybox) && ! head -c 1024 "$busybox" | grep -q ld-linux; } || missing+=(busybox-static)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   [ ${#missing[@]} = 0 ] && return
   step "Installing ${missing[*]}"

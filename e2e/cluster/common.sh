@@ -18,8 +18,9 @@ await() {
   while [ ! -e "$1" ]; do sleep 0.05; done
 }
 
-# The links seen below /sys are those of this machine, not of the one it runs on; the control groups stay as they are.
-own_sys() {
+# /run is this machine's own, and the links seen below /sys are; the control groups stay as they are.
+own_run_and_sys() {
+  mount -t tmpfs -o mode=755 tmpfs /run
   mkdir -p "$FOLDER/cgroup"
   mount --rbind /sys/fs/cgroup "$FOLDER/cgroup"
   mount -t sysfs sysfs /sys

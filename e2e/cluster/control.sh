@@ -3,8 +3,11 @@
 set -eu
 . "$FOLDER/common.sh"
 
-own_sys
+own_run_and_sys
 echo control >/proc/sys/kernel/hostname
+# The bridge between the nodes is here; what it carries is none of this machine's rules' business.
+bridged=/proc/sys/net/bridge/bridge-nf-call-iptables
+[ ! -e $bridged ] || echo 0 >$bridged
 await "$FOLDER/network"
 
 # Its data is thrown away with the cluster: no need to wait for the disk.
@@ -40,7 +43,7 @@ keep kube-controller-manager "$KUBERNETES/kube-controller-manager" \
   --service-account-private-key-file "$PKI/service-accounts.key" --use-service-account-credentials \
   --root-ca-file "$PKI/ca.crt" --cluster-signing-cert-file "$PKI/ca.crt" --cluster-signing-key-file "$PKI/ca.key" \
   --cluster-cidr "$PODS" --service-cluster-ip-range "$SERVICES" --bind-address 127.0.0.1 --leader-elect=false \
-  --node-monitor-period 2s --node-monitor-grace-period 20s
+  --flex-volume-plugin-dir "$FOLDER/volume-plugins" --node-monitor-period 2s --node-monitor-grace-period 20s
 
 keep kube-scheduler "$KUBERNETES/kube-scheduler" \
   --kubeconfig "$FOLDER/scheduler.conf" \

@@ -4,9 +4,8 @@
 set -eu
 . "$FOLDER/common.sh"
 
-own_sys
+own_run_and_sys
 mkdir -p "$FOLDER/log" "$FOLDER/lib/volumes" "$FOLDER/lib/imported"
-mount -t tmpfs -o mode=755 tmpfs /run
 mount --bind "$FOLDER/lib" /var/lib
 mount --bind "$FOLDER/log" /var/log
 mount --make-rshared /

@@ -215,7 +215,8 @@ impl Cluster {
 
     /// What `kubectl get` says of these, as JSON.
     pub async fn get(&self, arguments: &[&str]) -> Result<Value> {
-        let words = [&["get", "--output=json"], arguments].concat();
+        let mut words = vec!["get", "--output=json"];
+        words.extend(arguments);
         Ok(serde_json::from_str(&self.kubectl(&words).await?)?)
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use sluice_e2e::cluster::{BUSYBOX, Cluster, Namespace, SHARED_NODES};
 use sluice_e2e::http;
+use sluice_e2e::sluice::Scratch;
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -207,15 +208,12 @@ spec:
 
 async fn evict(namespace: &Namespace, pod: &str) -> Result<()> {
     let name = namespace.name();
-    let file = sluice_e2e::sluice::Scratch::new()?;
+    let scratch = Scratch::new()?;
     let body = format!(
         r#"{{"apiVersion":"policy/v1","kind":"Eviction","metadata":{{"name":"{pod}","namespace":"{name}"}}}}"#
     );
-    let file = file
-        .write("eviction.json", &body)
-        .map(|path| (file, path))?;
+    let path = scratch.write("eviction.json", &body)?.display().to_string();
     let url = format!("/api/v1/namespaces/{name}/pods/{pod}/eviction");
-    let path = file.1.display().to_string();
     namespace
         .cluster()
         .kubectl(&["create", "--raw", &url, "--filename", &path])

@@ -20,18 +20,9 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    pub(super) fn bridge(self) -> String {
+    /// The machine's own link to the cluster.
+    pub(super) fn link(self) -> String {
         format!("sluice{}", self.index)
-    }
-
-    /// The machine's end of the link to the control plane.
-    pub(super) fn control_link(self) -> String {
-        format!("sluice{}c", self.index)
-    }
-
-    /// The machine's end of the link to a node.
-    pub(super) fn node_link(self, node: u8) -> String {
-        format!("sluice{}n{node}", self.index)
     }
 
     /// The control group over everything that belongs to the cluster.
@@ -96,20 +87,11 @@ mod tests {
     #[test]
     fn clusters_have_nothing_in_common() {
         let (a, b) = (Addresses { index: 0 }, Addresses { index: 15 });
-        assert_ne!(a.bridge(), b.bridge());
+        assert_ne!(a.link(), b.link());
         assert_eq!(a.pods(), "10.208.0.0/16");
         assert_eq!(b.pods(), "10.223.0.0/16");
         assert_eq!(a.services(), "10.224.0.0/16");
         assert_eq!(b.services(), "10.239.0.0/16");
         assert_eq!(b.node(NODES_MAX), Ipv4Addr::new(10, 200, 15, 42));
-    }
-
-    #[test]
-    fn links_have_names_the_kernel_takes() {
-        let last = Addresses {
-            index: CLUSTERS_MAX - 1,
-        };
-        assert!(last.node_link(NODES_MAX).len() < 16);
-        assert!(last.control_link().len() < 16);
     }
 }

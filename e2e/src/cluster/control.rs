@@ -39,8 +39,7 @@ pub(super) fn start(
             ("KUBERNETES", &programs.kubernetes),
         ],
     )?;
-    let link = addresses.control_link();
-    network::attach(addresses, init, &link, addresses.control())?;
+    network::attach_control(addresses, init)?;
     // For webhooks and extensions of the API that run as pods.
     network::route_to_pods(addresses, init, nodes.iter().copied())?;
     space.tell("network")?;

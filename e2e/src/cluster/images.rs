@@ -39,6 +39,13 @@ pub(super) fn prepare(home: &Home, programs: &Programs) -> Result<()> {
 
 fn busybox() -> Result<Image> {
     let program = find("busybox").context("busybox is missing; ./test.sh installs it")?;
+    let start = std::fs::read(&program)?;
+    let start = &start[..start.len().min(1024)];
+    ensure!(
+        !start.windows(8).any(|bytes| bytes == b"ld-linux"),
+        "{} needs libraries: Debian's busybox-static does not",
+        program.display()
+    );
     let applets = super::command::run(program.to_str().context("its path is text")?, &["--list"])?;
     let mut image = Image::new(BUSYBOX, &["/bin/sh"]);
     for folder in ["bin", "etc", "proc", "sys", "dev", "var"] {

@@ -34,7 +34,6 @@ pub(super) fn up(home: &Home, programs: &Programs, nodes: u8) -> Result<()> {
     };
     let record = with_nodes(home, record, nodes)?;
     images::prepare(home, programs)?;
-    network::make_bridge(record.addresses())?;
     let addresses = record.addresses();
     let control = control::space(home, addresses);
     if control.init().is_none() {

@@ -42,7 +42,8 @@ impl Namespace {
 
     /// `kubectl` in this namespace.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        let words = [&["--namespace", &self.name], arguments].concat();
+        let mut words = vec!["--namespace", &self.name];
+        words.extend(arguments);
         self.cluster.kubectl(&words).await
     }
 

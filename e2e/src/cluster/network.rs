@@ -1,19 +1,20 @@
-//! The links of a cluster: a bridge on the machine, a link to each set of namespaces, routes to pods, and cut links.
+//! The links of a cluster: a bridge, a link to it from each node and from the machine, routes to pods, and cut links.
 //!
-//! Nodes reach each other over the bridge and route to each other's pods themselves; the machine forwards nothing. What
-//! is made on the machine are the bridge, the ends of links and routes through them, nothing else.
+//! The bridge is in the namespaces of the control plane, where no firewall of the machine sees what it carries. Nodes route
+//! to each other's pods themselves; the machine forwards nothing. It gets one link and the routes through it, nothing else.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::addresses::{Addresses, CLUSTERS_MAX};
+use super::addresses::{Addresses, CLUSTERS_MAX, node_name};
 use super::command::{run, text_with_input};
 use super::process::Process;
 
 /// The table in a namespace that holds back what comes over cut links.
 const CUTS: &str = "sluice_cuts";
+const BRIDGE: &str = "nodes";
 
 fn ip(line: &str) -> Result<String> {
     run("ip", &line.split_whitespace().collect::<Vec<_>>())
@@ -25,7 +26,7 @@ fn link_exists(name: &str) -> bool {
 
 /// Whether the machine has routes or links that a cluster with this number would collide with.
 pub(super) fn is_free(addresses: Addresses) -> Result<bool> {
-    if link_exists(&addresses.bridge()) {
+    if link_exists(&addresses.link()) {
         return Ok(false);
     }
     let routes: Vec<Value> = serde_json::from_str(&run("ip", &["-json", "-4", "route"])?)?;
@@ -81,64 +82,64 @@ impl Network {
     }
 }
 
-pub(super) fn make_bridge(addresses: Addresses) -> Result<()> {
-    let bridge = addresses.bridge();
-    if !link_exists(&bridge) {
-        ip(&format!("link add {bridge} type bridge"))?;
-    }
-    ip(&format!(
-        "addr replace {}/24 dev {bridge}",
-        addresses.machine()
-    ))?;
-    ip(&format!("link set {bridge} up")).map(drop)
-}
-
-/// Removes the machine's ends, and with them the routes.
+/// Removes the machine's link, and with it the routes.
 pub(super) fn remove(addresses: Addresses) -> Result<()> {
-    let bridge = addresses.bridge();
-    let own = |name: &str| {
-        let rest = name.strip_prefix(&bridge)?;
-        matches!(rest.chars().next(), None | Some('c' | 'n')).then_some(())
-    };
-    for entry in std::fs::read_dir("/sys/class/net")? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if own(&name).is_some() && link_exists(&name) {
-            delete(&name)?;
-        }
-    }
-    Ok(())
-}
-
-/// The other end's namespace may be going away just now, and the link with it.
-pub(super) fn delete(link: &str) -> Result<()> {
+    let link = addresses.link();
+    // Its other end's namespace may be going away just now, and the link with it.
     match ip(&format!("link del {link}")) {
-        Err(error) if link_exists(link) => Err(error),
+        Err(error) if link_exists(&link) => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
-/// Gives the namespaces of `process` a link to the bridge, with this address.
-pub(super) fn attach(
-    addresses: Addresses,
-    process: Process,
-    link: &str,
-    address: std::net::Ipv4Addr,
-) -> Result<()> {
-    let (bridge, pid) = (addresses.bridge(), process.pid);
-    delete(link)?;
+/// Makes the bridge in the control plane's namespaces and the machine's link to it.
+pub(super) fn attach_control(addresses: Addresses, control: Process) -> Result<()> {
+    let (link, pid) = (addresses.link(), control.pid);
+    remove(addresses)?;
     ip(&format!(
-        "link add {link} type veth peer name eth0 netns {pid}"
+        "link add {link} type veth peer name machine netns {pid}"
     ))?;
-    ip(&format!("link set {link} master {bridge} up"))?;
-    inside(process, "ip link set lo up")?;
-    inside(process, &format!("ip addr add {address}/24 dev eth0"))?;
-    inside(process, "ip link set eth0 up")?;
-    // The machine does not forward: this is what addresses of Services are looked up by before they are translated.
+    ip(&format!("addr add {}/24 dev {link}", addresses.machine()))?;
+    ip(&format!("link set {link} up"))?;
+    let address = addresses.control();
+    for line in [
+        "ip link set lo up",
+        &format!("ip link add {BRIDGE} type bridge"),
+        &format!("ip addr add {address}/24 dev {BRIDGE}"),
+        &format!("ip link set {BRIDGE} up"),
+        &format!("ip link set machine master {BRIDGE} up"),
+    ] {
+        inside(control, line)?;
+    }
+    default_route(addresses, control)
+}
+
+/// Links a node to the bridge.
+pub(super) fn attach_node(
+    addresses: Addresses,
+    control: Process,
+    node: Process,
+    number: u8,
+) -> Result<()> {
+    let (name, pid) = (node_name(number), node.pid);
+    // The link of its life before goes away with the namespace at the other end, in the kernel's own time.
+    let _ = inside(control, &format!("ip link del {name}"));
     inside(
-        process,
-        &format!("ip route add default via {}", addresses.machine()),
+        control,
+        &format!("ip link add {name} type veth peer name eth0 netns {pid}"),
     )?;
-    Ok(())
+    inside(control, &format!("ip link set {name} master {BRIDGE} up"))?;
+    let address = addresses.node(number);
+    inside(node, "ip link set lo up")?;
+    inside(node, &format!("ip addr add {address}/24 dev eth0"))?;
+    inside(node, "ip link set eth0 up")?;
+    default_route(addresses, node)
+}
+
+/// The machine does not forward: this is what addresses of Services are looked up by before they are translated.
+fn default_route(addresses: Addresses, process: Process) -> Result<()> {
+    let via = addresses.machine();
+    inside(process, &format!("ip route add default via {via}")).map(drop)
 }
 
 /// Routes to the pods of `nodes`, in the namespaces of `process`, except to its own.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::addresses::{Addresses, node_name};
 use super::components::Programs;
+use super::control;
 use super::folders::{Home, write};
 use super::images::PAUSE;
 use super::network;
@@ -43,8 +44,9 @@ pub(super) fn start(
             ("KUBERNETES", &programs.kubernetes),
         ],
     )?;
-    let link = addresses.node_link(node);
-    network::attach(addresses, init, &link, addresses.node(node))?;
+    let control = control::space(home, addresses).init();
+    let control = control.context("the control plane does not run")?;
+    network::attach_node(addresses, control, init, node)?;
     let others = record.nodes.iter().copied().filter(|other| *other != node);
     network::route_to_pods(addresses, init, others)?;
     network::route_from_machine(addresses, node)?;
@@ -55,8 +57,7 @@ pub(super) fn start(
 
 /// Kills a node as a power failure would.
 pub(super) fn kill(home: &Home, addresses: Addresses, node: u8) -> Result<()> {
-    space(home, addresses, node).stop()?;
-    network::delete(&addresses.node_link(node))
+    space(home, addresses, node).stop()
 }
 
 fn prepare(home: &Home, addresses: Addresses, space: &Space, node: u8) -> Result<()> {
@@ -100,6 +101,7 @@ fn prepare(home: &Home, addresses: Addresses, space: &Space, node: u8) -> Result
         "failCgroupV1": false,
         "failSwapOn": false,
         "oomScoreAdj": 0,
+        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         // The nodes share one disk and one memory, whose owner is not the cluster.
         "localStorageCapacityIsolation": false,
         "evictionHard": {"nodefs.available": "0%", "imagefs.available": "0%", "memory.available": "0%"},
@@ -135,6 +137,9 @@ fn containerd(cni: &str) -> String {
     // Without the right to lower the score by which the kernel kills, no pod would start.
     format!(
         r#"version = 3
+
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/var/lib/containerd/opt"
 
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"

@@ -35,7 +35,7 @@ impl Image {
     pub(super) fn folder(&mut self, path: &str, mode: u32) -> Result<()> {
         let mut header = header(EntryType::Directory, mode, 0);
         self.layer
-            .append_data(&mut header, format!("{path}/"), &[][..])?;
+            .append_data(&mut header, format!("{path}/"), std::io::empty())?;
         Ok(())
     }
 
