@@ -74,11 +74,6 @@ pub(super) fn processes(group: &str) -> Result<Vec<u32>> {
     Ok(members(&folders).iter().map(|p| p.pid).collect())
 }
 
-/// Whether the group exists in any hierarchy.
-pub(super) fn exists(group: &str) -> Result<bool> {
-    Ok(hierarchies()?.iter().any(|h| h.join(group).exists()))
-}
-
 fn members(folders: &[PathBuf]) -> Vec<Process> {
     let mut pids = BTreeSet::new();
     for folder in folders {

@@ -54,14 +54,6 @@ impl Pki {
         self.certificate("ca")
     }
 
-    pub(super) fn ca_key(&self) -> PathBuf {
-        self.key("ca")
-    }
-
-    pub(super) fn front_proxy_ca(&self) -> PathBuf {
-        self.certificate("front-proxy-ca")
-    }
-
     /// What signs the tokens of service accounts, and what verifies them.
     pub(super) fn service_accounts(&self) -> (PathBuf, PathBuf) {
         let file = |name: &str| self.folder.join(name);
