@@ -21,19 +21,27 @@ pub const BUSYBOX: &str = "localhost/sluice-e2e/busybox:1";
 /// Archives of one cluster; superseded ones are removed, so this is a lot.
 const ARCHIVES_MAX: usize = 200;
 
-/// Makes the cluster's own images, unless they are there.
+/// Makes those of the cluster's own images that are not there.
 pub(super) fn prepare(home: &Home, programs: &Programs) -> Result<()> {
     std::fs::create_dir_all(home.images())?;
-    if !archives(home)?.is_empty() {
-        return Ok(());
+    let mut present = Vec::new();
+    for kept in archives(home)? {
+        present.extend(names(&kept)?);
     }
-    let mut pause = Image::new(PAUSE, &["/pause"]);
-    pause.program("pause", &programs.pause.join("pause"))?;
-    keep(home, &pause.finish()?)?;
-    let mut coredns = Image::new(COREDNS, &["/coredns"]);
-    coredns.program("coredns", &programs.coredns.join("coredns"))?;
-    keep(home, &coredns.finish()?)?;
-    keep(home, &busybox()?.finish()?)?;
+    let missing = |name: &str| !present.iter().any(|other| other == name);
+    if missing(PAUSE) {
+        let mut pause = Image::new(PAUSE, &["/pause"]);
+        pause.program("pause", &programs.pause.join("pause"))?;
+        keep(home, &pause.finish()?)?;
+    }
+    if missing(COREDNS) {
+        let mut coredns = Image::new(COREDNS, &["/coredns"]);
+        coredns.program("coredns", &programs.coredns.join("coredns"))?;
+        keep(home, &coredns.finish()?)?;
+    }
+    if missing(BUSYBOX) {
+        keep(home, &busybox()?.finish()?)?;
+    }
     Ok(())
 }
 

@@ -94,7 +94,7 @@ impl Image {
 pub(super) fn names(archive: &Path) -> Result<Vec<String>> {
     let file = File::open(archive).with_context(|| archive.display().to_string())?;
     let mut names = Vec::new();
-    for entry in Archive::new(file).entries()? {
+    for entry in Archive::new(file).entries_with_seek()? {
         let mut entry = entry.with_context(|| format!("{} is no archive", archive.display()))?;
         let path = entry.path()?.to_string_lossy().into_owned();
         let is_index = matches!(
