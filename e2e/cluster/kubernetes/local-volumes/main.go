@@ -47,10 +47,10 @@ func (p *provisioner) folder(node, volume string) (string, error) {
 }
 
 func (p *provisioner) Provision(_ context.Context, options controller.ProvisionOptions) (*v1.PersistentVolume, controller.ProvisioningState, error) {
-	if options.SelectedNode == nil {
+	if options.SelectedNodeName == "" {
 		return nil, controller.ProvisioningFinished, errors.New("the class must wait for the first consumer: volumes belong to a node")
 	}
-	node := options.SelectedNode.Name
+	node := options.SelectedNodeName
 	folder, err := p.folder(node, options.PVName)
 	if err != nil {
 		return nil, controller.ProvisioningFinished, err
@@ -121,7 +121,7 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	ctx = klog.NewContext(ctx, klog.Background())
-	controller.NewProvisionController(klog.Background(), client, provisionerName, p,
+	controller.NewProvisionController(ctx, client, provisionerName, p,
 		controller.LeaderElection(false), controller.MetricsPort(0)).Run(ctx)
 	return nil
 }
