@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::http::{self, Answer};
 use crate::http_load::outcome::Outcome;
 use crate::http_load::shape::device_name;
-use crate::manifest::listener;
+use crate::manifest::{Manifest, listener};
 use crate::sluice::{Launch, Scratch, Sluice, binary, free_port};
 use crate::upstream::handle::Upstream;
 
@@ -86,6 +86,15 @@ impl Ingest {
             "metadata": { "name": name }, "spec": spec,
         }));
         self
+    }
+
+    /// The same in a gateway that relays as well.
+    #[must_use]
+    pub fn beside(&self, relay: Manifest) -> Manifest {
+        let mut both = relay;
+        both.ingest = Some(self.spec.clone());
+        both.documents.extend(self.applications.iter().cloned());
+        both
     }
 
     /// The text of the manifest file.

@@ -152,7 +152,9 @@ pub struct Manifest {
     pub tls: Option<(String, String)>,
     /// `spec.redis`, verbatim; `None`: each data plane has its own state.
     pub redis: Option<Value>,
-    /// Secrets that `redis` refers to.
+    /// `spec.ingest`, verbatim.
+    pub ingest: Option<Value>,
+    /// What the gateway refers to, and what refers to it.
     pub documents: Vec<Value>,
 }
 
@@ -172,6 +174,7 @@ impl Manifest {
             server_api: true,
             tls: None,
             redis: None,
+            ingest: None,
             documents: Vec::new(),
         }
     }
@@ -199,6 +202,9 @@ impl Manifest {
         });
         if let Some(redis) = &self.redis {
             gateway["spec"]["redis"] = redis.clone();
+        }
+        if let Some(ingest) = &self.ingest {
+            gateway["spec"]["ingest"] = ingest.clone();
         }
         documents.push(gateway);
         documents.extend(self.documents.iter().cloned());

@@ -194,9 +194,9 @@ mod tests {
         let ms = Duration::from_millis;
         assert_eq!(pace(1, ms(1_000)), APPEND_PACE_MAX);
         assert_eq!(pace(1, Duration::MAX), APPEND_PACE_MAX);
-        assert_eq!(pace(10, ms(16)), APPEND_PACE_MAX);
-        assert_eq!(pace(64, ms(10)), ms(5));
-        assert_eq!(pace(32, ms(12)), ms(12));
-        assert_eq!(pace(500, ms(10)), APPEND_PACE_MIN);
+        assert_eq!(pace(10, ms(32)), APPEND_PACE_MAX);
+        assert_eq!(pace(256, ms(20)), ms(10));
+        assert_eq!(pace(128, ms(12)), ms(12));
+        assert_eq!(pace(500, ms(4)), APPEND_PACE_MIN);
     }
 }
