@@ -9,6 +9,7 @@ use crate::store::conformance::queue as conformance;
 use crate::store::queue::Outcome;
 
 mod faults;
+mod formats;
 mod killing;
 mod model;
 mod recovering;

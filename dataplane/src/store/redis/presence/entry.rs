@@ -96,6 +96,20 @@ mod tests {
         );
     }
 
+    /// Processes of other versions read them, and so do scripts.
+    #[test]
+    fn the_bytes_of_an_entry_stay_as_they_are() {
+        let info = ClientInfo {
+            user: "u\u{e4}".into(),
+            client: "client".into(),
+            conn_info: "{}".into(),
+            chan_info: vec![b'x'; 300].into(),
+        };
+        let entry = encode("holder", &info);
+        let head = b"\0\0\0\x06holder\0\0\0\x03u\xc3\xa4\0\0\0\x06client\0\0\0\x02{}\0\0\x01,";
+        assert_eq!(entry, [head.as_slice(), &[b'x'; 300]].concat());
+    }
+
     #[test]
     fn garbage_is_none() {
         for garbage in [&b""[..], b"\0\0\0\x09x", b"\xff\xff\xff\xff", b"abc"] {

@@ -206,4 +206,38 @@ mod tests {
             let _ = States::parse(&Bytes::copy_from_slice(&stored[..cut]), *b"mark", 3);
         }
     }
+
+    /// Processes of other versions read them.
+    #[test]
+    fn the_bytes_of_a_record_stay_as_they_are() {
+        let settled = |outcome| {
+            What::Settled(Verdict {
+                outcome,
+                reason: "AttemptsExhausted".into(),
+                http_status: 503,
+                attempts: 300,
+                upstream: format!("{}\u{e4}", "u".repeat(255)).into(),
+                at_ms: 1_800_000_000_123,
+            })
+        };
+        assert_eq!(What::Attempts(200).code(), b"a");
+        assert_eq!(
+            What::Attempts(200).record(130),
+            b"\x05\x82\x01\0\xc8\x01".as_slice()
+        );
+        for (outcome, state) in [
+            (Outcome::Delivered, 1),
+            (Outcome::Parked, 2),
+            (Outcome::Discarded, 3),
+            (Outcome::Replayed, 4),
+        ] {
+            let what = settled(outcome);
+            assert_eq!(what.code(), [b'0' + state]);
+            let head = b"\xa0\x02\x82\x01".as_slice();
+            let rest =
+                b"\xac\x02\xf7\x03\xfb\xa0\xf1\xc2\xb14\x11AttemptsExhausted\xff\x01".as_slice();
+            let bytes = [head, &[state], rest, &[b'u'; 255]].concat();
+            assert_eq!(what.record(130), bytes);
+        }
+    }
 }
