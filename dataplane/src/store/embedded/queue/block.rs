@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::codec::{Reader, put_bytes, put_varint};
 use super::limits::{BLOCK_BYTES_MAX, NAME_BYTES_MAX};
+use crate::store::codec::{Reader, put_bytes, put_varint};
 use crate::store::queue::{EntryId, Lane, NewEntry, OrderingKey};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SLQB");

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::codec::{Reader, checked, put_bytes, put_crc, put_varint};
 use super::disk::{Window, read_at};
 use super::limits::SEGMENT_ENTRIES_MAX;
+use crate::store::codec::{Reader, checked, put_bytes, put_crc, put_varint};
 use crate::store::queue::{Outcome, Verdict};
 
 const MAGIC: &[u8; 8] = b"SLQVER\0\n";

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::block::Mark;
-use crate::store::embedded::queue::codec::{Reader, put_bytes, put_varint};
+use crate::store::codec::{Reader, put_bytes, put_varint};
 use crate::store::queue::{Outcome, Verdict};
 
 /// Reasons and names of upstreams; longer ones are cut.
@@ -148,17 +148,13 @@ fn parse_record(record: Bytes) -> Option<(u16, What)> {
     if code == ATTEMPTS {
         return Some((index, What::Attempts(attempts)));
     }
-    let http_status = reader.varint()?.try_into().ok()?;
-    let at_ms = reader.varint()?;
-    let reason = reader.bytes()?;
-    let upstream = reader.bytes()?;
     let verdict = Verdict {
         outcome: outcome_of(code)?,
         attempts,
-        http_status,
-        at_ms,
-        reason: std::str::from_utf8(&reason).ok()?.into(),
-        upstream: std::str::from_utf8(&upstream).ok()?.into(),
+        http_status: reader.varint()?.try_into().ok()?,
+        at_ms: reader.varint()?,
+        reason: reader.text()?,
+        upstream: reader.text()?,
     };
     Some((index, What::Settled(verdict)))
 }
