@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::relay::protocol::{ClientInfo, Publication};
 use crate::store::codec::{Reader, put_bytes, put_varint};
+use crate::store::redis::client_info;
 use crate::store::{NewPublication, PresenceEvent};
 
 const VERSION: u8 = 1;
@@ -70,7 +71,8 @@ impl Body {
     /// About how long the frame will be.
     pub(super) fn bytes(&self) -> usize {
         let info = |info: &ClientInfo| {
-            info.user.len() + info.client.len() + info.conn_info.len() + info.chan_info.len() + 16
+            let fields = client_info::fields(info);
+            fields.iter().map(|field| field.len() + 4).sum::<usize>()
         };
         let body = match self {
             Self::Publication { publication, .. } => {
@@ -186,19 +188,13 @@ pub(super) fn decode(frame: Bytes) -> Option<Content> {
 }
 
 fn put_info(out: &mut Vec<u8>, info: &ClientInfo) {
-    put_bytes(out, info.user.as_bytes());
-    put_bytes(out, info.client.as_bytes());
-    put_bytes(out, &info.conn_info);
-    put_bytes(out, &info.chan_info);
+    for field in client_info::fields(info) {
+        put_bytes(out, field);
+    }
 }
 
 fn take_info(reader: &mut Reader) -> Option<ClientInfo> {
-    Some(ClientInfo {
-        user: reader.text()?,
-        client: reader.text()?,
-        conn_info: reader.bytes()?,
-        chan_info: reader.bytes()?,
-    })
+    client_info::from_fields(|| reader.bytes())
 }
 
 #[cfg(test)]
