@@ -108,6 +108,11 @@ impl Reader {
     }
 }
 
+/// Whether so few packed bytes are worth the unpacking.
+pub(super) fn compression_pays(raw_bytes: usize, packed_bytes: usize) -> bool {
+    packed_bytes < raw_bytes - raw_bytes / 16
+}
+
 /// Appends the checksum of what is there.
 pub(super) fn put_crc(out: &mut Vec<u8>) {
     let crc = crc32c::crc32c(out);

@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 mod ids;
+pub(in crate::store) mod record;
 
 pub use self::ids::EntryIds;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::limits::{BESIDE_BYTES, BLOCK_ENTRIES_MAX, RAW_BYTES_MAX};
-use crate::store::codec::{Reader, put_bytes, put_varint};
+use crate::store::codec::{Reader, compression_pays, put_bytes, put_varint};
 use crate::store::queue::{EntryId, Lane, NewEntry, OrderingKey};
 
 /// Scripts look into the first eight bytes: version, flags, mark, number of entries (most significant byte first).
@@ -351,7 +351,7 @@ fn compress(raw: &[u8]) -> Option<Vec<u8>> {
         Some(compressor) => compressor.compress(raw).ok(),
         None => None,
     })?;
-    (packed.len() < raw.len() - raw.len() / 16).then_some(packed)
+    compression_pays(raw.len(), packed.len()).then_some(packed)
 }
 
 /// A checksum, whether it is compressed, and the request.
