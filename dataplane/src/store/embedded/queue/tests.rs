@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::conformance::queue as conformance;
+use crate::store::conformance::queue::{self as conformance, address};
 use crate::store::queue::Outcome;
 
 mod faults;
@@ -27,10 +27,6 @@ struct Local {
     options: QueueOptions,
     /// Where a queue is, by its address.
     places: Mutex<HashMap<usize, PathBuf>>,
-}
-
-fn address<T: ?Sized>(queue: &Arc<T>) -> usize {
-    Arc::as_ptr(queue).cast::<()>() as usize
 }
 
 impl Local {

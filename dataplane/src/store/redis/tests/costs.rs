@@ -72,8 +72,8 @@ async fn measure<F: Future<Output = ()>>(
 #[ignore = "a measurement"]
 async fn costs() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let settings = settings(std::slice::from_ref(&server), &fresh_gateway());
-    let cluster = Cluster::start(settings.clone(), Handle::current(), Metrics::default());
+    let settings = settings(seeds([&server]), &fresh_gateway());
+    let cluster = connect(settings.clone());
     let process = Process::start(settings, Arc::new(Nobody)).await;
     let channels: Vec<Channel> = (0..100)
         .map(|index| Channel::new("a", &index.to_string()))

@@ -80,7 +80,7 @@ async fn an_entry_costs_much_less_than_a_plain_one() {
     };
     for rate in rates {
         let server = RedisServer::start(Options::default()).await.unwrap();
-        let cluster = connect(&seeds(&[&server]), "plain");
+        let cluster = connect(settings(seeds([&server]), "plain"));
         let warm = cluster.command(0, "PING", vec![], Again::Safe);
         warm.await.unwrap();
         let plain = measure(&server, rate, 3, |number| {
@@ -92,7 +92,7 @@ async fn an_entry_costs_much_less_than_a_plain_one() {
             }
         })
         .await;
-        let queue = pod(&seeds(&[&server]), "own", "one", Durability::Group);
+        let queue = pod(&seeds([&server]), "own", "one", Durability::Group);
         holds_all(&queue).await;
         let own = measure(&server, rate, 3, |number| {
             let queue = Arc::clone(&queue);
