@@ -1,4 +1,10 @@
-//! What publishing costs client and server; printed, not judged: `cargo test -- --ignored costs --nocapture`.
+//! What publishing costs this process and the server. A measurement: it runs when asked for, and judges nothing.
+//!
+//! `cargo test --release -p sluice-dataplane --lib redis::tests::costs -- --ignored --nocapture`
+//!
+//! Prints a line each for publishing with history, without (`plain`), and for a bare `SPUBLISH` of the same size: how
+//! many were published within four seconds, and per publication the CPU time of this process and of the server, and the
+//! commands that the server ran, those in scripts too. The machine should be quiet.
 
 use std::time::Instant;
 

@@ -1,4 +1,11 @@
-//! What an entry costs the server, against one `XADD` per request.
+//! What an entry costs the server, against one `XADD` per request: a third of the memory and half of the CPU at most.
+//!
+//! Runs with the other tests, at 10,000 requests per second. `SLUICE_COST_RATES=1000,10000` sets rates of one's own:
+//!
+//! `cargo test --release -p sluice-dataplane --lib redis::queue::tests::cost -- --nocapture`
+//!
+//! For each rate it prints bytes and CPU microseconds per request, `plain` for the `XADD` and `own` for the queue, then
+//! what the server says of its commands.
 
 use super::*;
 use futures_util::future::join_all;
