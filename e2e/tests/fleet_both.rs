@@ -70,8 +70,7 @@ impl Both {
                 ..allow(Namespace::full())
             },
             namespaces: vec![(PLAIN, allow(Namespace::plain()))],
-            redis: Some(json!({ "external": { "url": redis.url() } })),
-            ..Manifest::full()
+            ..Manifest::full().redis(redis.url())
         };
         let ingest = Ingest::new(&upstream.url()).set("durability", json!(durability));
         let fleet = Fleet::start_with(redis, &ingest.beside(relay), planes).await?;

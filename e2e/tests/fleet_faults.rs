@@ -238,10 +238,7 @@ async fn a_cut_link_between_a_data_plane_and_a_shard() -> Result<()> {
     let _turn = TURN.lock().await;
     let redis = RedisCluster::start(3, 1, Options::default()).await?;
     let links = Links::before(&redis).await?;
-    let manifest = Manifest {
-        redis: Some(json!({ "external": { "url": redis.url() } })),
-        ..manifest()
-    };
+    let manifest = manifest().redis(redis.url());
     let fleet = Fleet::start_with(redis, &manifest, 3).await?;
     // Writers are elsewhere: who is cut off can publish nothing there, and that is told.
     let addresses = addresses(&fleet);

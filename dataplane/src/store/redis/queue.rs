@@ -60,9 +60,8 @@ use super::cluster::Cluster;
 use super::lanes::{Full, Lanes, Limits};
 use super::limits::CALL_DEADLINE;
 use super::slots::Partitions;
-use crate::store::embedded::queue::EntryIds;
 use crate::store::queue::{
-    ClaimLimits, Claimed, EntryId, Filter, Found, Horizon, Lane, LaneStats, NewEntry, Page, Queue,
+    ClaimLimits, Claimed, EntryId, EntryIds, Filter, Found, Horizon, Lane, LaneStats, NewEntry, Page, Queue,
     QueueError, QueueStats, Token, Verdict,
 };
 

@@ -89,8 +89,8 @@ async fn many_arrive_in_order_per_key_and_verdicts_are_recorded_together() {
     );
 }
 
-#[tokio::test]
-async fn what_keeps_failing_is_parked_with_its_attempts() {
+/// Sends what is bad so many times to a server that refuses just that.
+async fn picky(attempts: u32) -> (TestServer, Rig) {
     let server = TestServer::start(|seen| {
         if seen.target() == "/i?bad" {
             Act::Answer(answer(500, "no"))
@@ -100,8 +100,13 @@ async fn what_keeps_failing_is_parked_with_its_attempts() {
     })
     .await;
     let mut config = quick(ingest(vec![application("a")], vec![at(&server)]));
-    config.delivery.attempts = 3;
-    let rig = Rig::start(config);
+    config.delivery.attempts = attempts;
+    (server, Rig::start(config))
+}
+
+#[tokio::test]
+async fn what_keeps_failing_is_parked_with_its_attempts() {
+    let (server, rig) = picky(3).await;
     let bad = rig.append("a", "k", &get("/i?bad")).await;
     let good = rig.append("a", "k", &get("/i?good")).await;
     let other = rig.append("a", "other", &get("/i?other")).await;
@@ -135,17 +140,7 @@ async fn what_keeps_failing_is_parked_with_its_attempts() {
 /// Nothing else is sent, so that the upstream seems to fail as a whole.
 #[tokio::test]
 async fn what_fails_alone_is_parked_but_not_at_once() {
-    let server = TestServer::start(|seen| {
-        if seen.target() == "/i?bad" {
-            Act::Answer(answer(500, "no"))
-        } else {
-            success()
-        }
-    })
-    .await;
-    let mut config = quick(ingest(vec![application("a")], vec![at(&server)]));
-    config.delivery.attempts = 7;
-    let rig = Rig::start(config);
+    let (_server, rig) = picky(7).await;
     let began = Instant::now();
     let bad = rig.append("a", "k", &get("/i?bad")).await;
     let good = rig.append("a", "k", &get("/i?good")).await;
@@ -158,10 +153,7 @@ async fn what_fails_alone_is_parked_but_not_at_once() {
 
 #[tokio::test]
 async fn two_that_fail_are_an_outage_and_are_not_parked() {
-    let server = TestServer::start(|_| Act::Answer(answer(500, "no"))).await;
-    let mut config = quick(ingest(vec![application("a")], vec![at(&server)]));
-    config.delivery.attempts = 7;
-    let rig = Rig::start(config);
+    let (_server, rig) = picky(7).await;
     for key in ["k", "other"] {
         rig.append("a", key, &get("/i?bad")).await;
     }

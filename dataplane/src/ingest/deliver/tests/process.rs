@@ -7,6 +7,16 @@ use super::server::{Act, TestServer, answer, success};
 use super::*;
 use crate::store::queue::Outcome;
 
+/// Asks the server's `/ping` about its health.
+fn checking(server: &TestServer, interval: Duration) -> Rig {
+    let mut checked = at(server);
+    checked.health = Some(Health {
+        path: "/ping".to_owned(),
+        interval,
+    });
+    Rig::start(quick(ingest(vec![application("a")], vec![checked])))
+}
+
 #[tokio::test]
 async fn an_upstream_that_fails_its_checks_gets_nothing() {
     let server = TestServer::start(|seen| {
@@ -17,12 +27,7 @@ async fn an_upstream_that_fails_its_checks_gets_nothing() {
         }
     })
     .await;
-    let mut checked = at(&server);
-    checked.health = Some(Health {
-        path: "/ping".to_owned(),
-        interval: Duration::from_millis(30),
-    });
-    let rig = Rig::start(quick(ingest(vec![application("a")], vec![checked])));
+    let rig = checking(&server, Duration::from_millis(30));
     until("it was checked", || server.count() >= 3).await;
     rig.append("a", "k", &get("/i")).await;
     let held = async || {
@@ -56,12 +61,7 @@ async fn one_check_that_fails_is_forgiven() {
         }
     })
     .await;
-    let mut checked = at(&server);
-    checked.health = Some(Health {
-        path: "/ping".to_owned(),
-        interval: Duration::from_millis(10),
-    });
-    let rig = Rig::start(quick(ingest(vec![application("a")], vec![checked])));
+    let rig = checking(&server, Duration::from_millis(10));
     until("it was checked", || server.count() >= 10).await;
     let report = rig.handle.report().await.unwrap();
     assert!(report.upstreams[0].healthy);

@@ -2,49 +2,28 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicUsize;
 
 use sluice_e2e::redis::{Options, RedisCluster, RedisServer};
-use tokio::runtime::Handle;
 
 use super::*;
-use crate::store::conformance::queue as conformance;
+use crate::store::conformance::queue::{self as conformance, address};
 use crate::store::queue::Outcome;
 use crate::store::redis::cluster::Again;
-use crate::store::redis::metrics::Metrics;
 use crate::store::redis::reply::Reply;
-use crate::store::redis::settings::Settings;
+use crate::store::redis::tests::{connect, seeds, settings};
 use crate::store::redis::topology::Address;
 
 mod cost;
 mod faults;
 mod sharing;
 
-fn connect(seeds: &[Address], gateway: &str) -> Arc<Cluster> {
-    let settings = Settings {
-        seeds: seeds.to_vec(),
-        username: None,
-        password: None,
-        tls: None,
-        gateway: gateway.to_owned(),
-    };
-    Cluster::start(settings, Handle::current(), Metrics::default())
-}
-
-fn seeds(servers: &[&RedisServer]) -> Vec<Address> {
-    let seed = |server: &&RedisServer| Address::new("127.0.0.1", server.port());
-    servers.iter().map(seed).collect()
-}
-
-fn seeds_of(cluster: &RedisCluster) -> Vec<Address> {
-    seeds(&cluster.nodes().iter().collect::<Vec<_>>())
-}
-
 /// A data plane's queue.
 fn pod(seeds: &[Address], gateway: &str, holder: &str, durability: Durability) -> Arc<RedisQueue> {
+    let cluster = connect(settings(seeds, gateway));
     let settings = QueueSettings {
         holder: holder.to_owned(),
         durability,
         budget_bytes: 1 << 30,
     };
-    RedisQueue::start(connect(seeds, gateway), settings)
+    RedisQueue::start(cluster, settings)
 }
 
 async fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
@@ -66,10 +45,6 @@ struct Shop {
     made: AtomicUsize,
     /// A queue's gateway, by its address.
     gateways: Mutex<HashMap<usize, String>>,
-}
-
-fn address<T: ?Sized>(queue: &Arc<T>) -> usize {
-    Arc::as_ptr(queue).cast::<()>() as usize
 }
 
 impl Shop {
@@ -103,7 +78,7 @@ impl Shop {
 
     /// What a process that is killed leaves, for another gateway: everything but what goes with time.
     async fn copy(&self, from: &str, to: &str) {
-        let cluster = connect(&self.seeds, from);
+        let cluster = connect(settings(&*self.seeds, from));
         let (old, new) = (
             Partitions::new(from, QUEUE_PARTITIONS),
             Partitions::new(to, QUEUE_PARTITIONS),
@@ -141,13 +116,13 @@ impl conformance::Harness for Shop {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_passes_on_one_server() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    conformance::run(&Shop::new(seeds(&[&server]))).await;
+    conformance::run(&Shop::new(seeds([&server]))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_passes_on_a_cluster() {
     let cluster = RedisCluster::start(3, 1, Options::default()).await.unwrap();
-    conformance::run(&Shop::new(seeds_of(&cluster))).await;
+    conformance::run(&Shop::new(seeds(cluster.nodes()))).await;
 }
 
 const ALL: ClaimLimits = ClaimLimits {

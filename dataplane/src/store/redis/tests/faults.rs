@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sluice_e2e::redis::{Options, RedisCluster};
 
-use super::{Process, fresh_gateway, settings};
+use super::{Process, fresh_gateway, seeds, settings};
 use crate::relay::channel::Channel;
 use crate::relay::protocol::Position;
 use crate::store::{
@@ -100,8 +100,8 @@ impl Rig {
         let gateway = fresh_gateway();
         let witness = Arc::new(Witness::default());
         let nobody = Arc::new(Witness::default());
-        let publisher = Process::start(settings(cluster.nodes(), &gateway), nobody).await;
-        let of_witness = settings(cluster.nodes(), &gateway);
+        let publisher = Process::start(settings(seeds(cluster.nodes()), &gateway), nobody).await;
+        let of_witness = settings(seeds(cluster.nodes()), &gateway);
         let subscriber = Process::start(of_witness, witness.clone()).await;
         for index in 0..CHANNELS {
             for channel in [kept(index), plain(index)] {

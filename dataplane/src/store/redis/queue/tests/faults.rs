@@ -92,7 +92,7 @@ async fn settles(account: &Account, within: Duration) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_data_plane_is_followed() {
     let cluster = RedisCluster::start(3, 0, Options::default()).await.unwrap();
-    let seeds = seeds_of(&cluster);
+    let seeds = seeds(cluster.nodes());
     let account = Arc::new(Account::default());
     let one = pod(&seeds, "g", "one", Durability::Group);
     let two = pod(&seeds, "g", "two", Durability::Group);
@@ -133,7 +133,7 @@ async fn a_killed_data_plane_is_followed() {
 
 async fn through_a_lost_primary(pauses: bool) {
     let cluster = RedisCluster::start(3, 1, Options::default()).await.unwrap();
-    let seeds = seeds_of(&cluster);
+    let seeds = seeds(cluster.nodes());
     let account = Arc::new(Account::default());
     let one = pod(&seeds, "g", "one", Durability::Replicated);
     let two = pod(&seeds, "g", "two", Durability::Replicated);
@@ -202,7 +202,7 @@ async fn a_server_that_is_away_is_waited_for() {
         ..Options::default()
     };
     let server = RedisServer::start(options).await.unwrap();
-    let queue = pod(&seeds(&[&server]), "g", "one", Durability::Group);
+    let queue = pod(&seeds([&server]), "g", "one", Durability::Group);
     holds_all(&queue).await;
     for number in 0..50 {
         let new = entry(&queue, "shop", format!("request {number}"));

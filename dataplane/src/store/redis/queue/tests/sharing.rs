@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_are_shared_out_and_given_back() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let seeds = seeds(&[&server]);
+    let seeds = seeds([&server]);
     let one = pod(&seeds, "g", "one", Durability::Group);
     holds_all(&one).await;
     one.append(entry(&one, "shop", "first")).await.unwrap();
@@ -36,7 +36,7 @@ async fn partitions_are_shared_out_and_given_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_holder_changes_nothing() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let seeds = seeds(&[&server]);
+    let seeds = seeds([&server]);
     let one = pod(&seeds, "g", "one", Durability::Group);
     holds_all(&one).await;
     one.append(entry(&one, "shop", "request")).await.unwrap();
@@ -95,7 +95,7 @@ async fn a_stale_holder_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_server_is_used_again() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let seeds = seeds(&[&server]);
+    let seeds = seeds([&server]);
     let queue = pod(&seeds, "g", "one", Durability::Group);
     holds_all(&queue).await;
     queue.append(entry(&queue, "shop", "lost")).await.unwrap();
@@ -127,7 +127,7 @@ async fn a_server_without_room_is_not_filled_up() {
         ..Options::default()
     };
     let server = RedisServer::start(options).await.unwrap();
-    let queue = pod(&seeds(&[&server]), "g", "one", Durability::Group);
+    let queue = pod(&seeds([&server]), "g", "one", Durability::Group);
     holds_all(&queue).await;
     let mut state = 1_u64;
     let mut noise = || {
