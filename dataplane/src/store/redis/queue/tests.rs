@@ -11,6 +11,7 @@ use crate::store::redis::cluster::Again;
 use crate::store::redis::metrics::Metrics;
 use crate::store::redis::reply::Reply;
 use crate::store::redis::settings::Settings;
+use crate::store::redis::tests::TURN;
 use crate::store::redis::topology::Address;
 
 mod cost;
@@ -47,6 +48,9 @@ fn pod(seeds: &[Address], gateway: &str, holder: &str, durability: Durability) -
     RedisQueue::start(connect(seeds, gateway), settings)
 }
 
+/// Many times what anything waited for takes.
+const PATIENCE: Duration = Duration::from_secs(40);
+
 async fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
@@ -57,7 +61,7 @@ async fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
 
 async fn holds_all(queue: &RedisQueue) {
     let all = || queue.held().0 == queue.held().1;
-    until("all partitions held", Duration::from_secs(5), all).await;
+    until("all partitions held", PATIENCE, all).await;
 }
 
 /// Queues of gateways of their own on the same servers.
@@ -96,7 +100,7 @@ impl Shop {
                     .is_some_and(|held| held.index.tail() >= held.next)
             })
         };
-        until("everything read", Duration::from_secs(5), known).await;
+        until("everything read", PATIENCE, known).await;
         self.gateways.lock().insert(address(&queue), gateway);
         queue
     }
