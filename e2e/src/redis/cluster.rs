@@ -14,8 +14,8 @@ use super::server::RedisServer;
 
 pub const REDIS_SLOTS: u16 = 16_384;
 
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-const FAILOVER_TIMEOUT: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(20);
 
 /// All nodes are killed when dropped.

@@ -56,8 +56,8 @@ use self::upkeep::Keeper;
 use self::verdicts::{Record, What};
 use self::writer::Writer;
 use crate::store::queue::{
-    ClaimLimits, Claimed, EntryId, EntryIds, Filter, Found, Horizon, Lane, LaneStats, NewEntry, Page, Queue,
-    QueueError, QueueStats, Token, Verdict,
+    ClaimLimits, Claimed, EntryId, EntryIds, Filter, Found, Horizon, Lane, LaneStats, NewEntry,
+    Page, Queue, QueueError, QueueStats, Token, Verdict,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -61,8 +61,8 @@ use super::lanes::{Full, Lanes, Limits};
 use super::limits::CALL_DEADLINE;
 use super::slots::Partitions;
 use crate::store::queue::{
-    ClaimLimits, Claimed, EntryId, EntryIds, Filter, Found, Horizon, Lane, LaneStats, NewEntry, Page, Queue,
-    QueueError, QueueStats, Token, Verdict,
+    ClaimLimits, Claimed, EntryId, EntryIds, Filter, Found, Horizon, Lane, LaneStats, NewEntry,
+    Page, Queue, QueueError, QueueStats, Token, Verdict,
 };
 
 /// What a record costs in the room for waiting ones.

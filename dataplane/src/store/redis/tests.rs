@@ -43,6 +43,10 @@ pub(super) fn connect(settings: Settings) -> Arc<Cluster> {
     Cluster::start(settings, Handle::current(), Metrics::default())
 }
 
+/// Tests that put a load on servers, or let them die under one, take turns: beside each other they are measured, and fail
+/// over, as on no machine that is meant for them.
+pub(super) static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A name that no other case has.
 pub(super) fn fresh_gateway() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -63,7 +67,7 @@ impl Process {
         let cluster = Cluster::start(settings, Handle::current(), metrics.clone());
         let mut topology = cluster.topology();
         let found = topology.wait_for(|topology| topology.uncovered() == 0);
-        tokio::time::timeout(Duration::from_secs(10), found)
+        tokio::time::timeout(Duration::from_secs(40), found)
             .await
             .expect("redis was not found")
             .unwrap();

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_e2e::redis::{Options, RedisCluster, RedisServer};
+use sluice_e2e::timing::{Promises, kept_in_one_run};
 
 use super::RedisPresence;
 use crate::relay::channel::Channel;
 use crate::relay::protocol::ClientInfo;
 use crate::store::conformance::run_presence;
-use crate::store::redis::tests::{OnRedis, connect, seeds, settings};
+use crate::store::redis::tests::{OnRedis, TURN, connect, seeds, settings};
 use crate::store::{Holder, Presence, Renewal};
 
 fn presence<'a>(
@@ -42,7 +43,17 @@ fn info(client: usize) -> Arc<ClientInfo> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_primary_loses_no_entry_and_hides_nobody() {
-    const LEASE: Duration = Duration::from_secs(10);
+    let _turn = TURN.lock().await;
+    kept_in_one_run(async || Ok(through_a_killed_primary().await))
+        .await
+        .unwrap();
+}
+
+async fn through_a_killed_primary() -> Promises {
+    /// Longer than the election takes on any machine.
+    const LEASE: Duration = Duration::from_secs(60);
+    /// The leases of data planes last ten seconds.
+    const BACK_WITHIN: Duration = Duration::from_secs(9);
     let cluster = RedisCluster::start(3, 1, Options::default()).await.unwrap();
     let [a, b] = [(); 2].map(|()| presence(cluster.nodes(), "test/kill"));
     let holders = [Holder("a".into()), Holder("b".into())];
@@ -72,7 +83,10 @@ async fn a_killed_primary_loses_no_entry_and_hides_nobody() {
                 }
                 Err(_) => {
                     down += 1;
-                    assert!(started.elapsed() < Duration::from_secs(5));
+                    assert!(
+                        started.elapsed() < Duration::from_secs(20),
+                        "a bounded time"
+                    );
                     break;
                 }
             }
@@ -80,15 +94,16 @@ async fn a_killed_primary_loses_no_entry_and_hides_nobody() {
         if seen == channels.len() {
             break;
         }
-        assert!(
-            killed.elapsed() < Duration::from_secs(9),
-            "the shard is back before leases end"
-        );
+        assert!(killed.elapsed() < LEASE / 2, "the shard is not back");
     }
-    println!("back after {:?}, {down} failed lists", killed.elapsed());
+    let back = killed.elapsed();
     assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Kept));
     assert!(a.leave(&holders[0], &channels[0], "c0").await.unwrap());
     assert_eq!(b.count(&channels[0]).await.unwrap().clients, 1);
+    Promises::new().expect(
+        back < BACK_WITHIN,
+        format!("back after {back:?}, before leases end; {down} failed lists"),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,12 +117,13 @@ async fn who_was_reaped_or_lost_is_told_to_join_again() {
     a.join(&holders[0], &channel, info(1)).await.unwrap();
     tokio::time::sleep(LEASE).await;
     assert_eq!(b.reap().await.unwrap().len(), 1);
-    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Lost));
-    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Kept));
+    let long = LEASE * 100;
+    assert_eq!(a.renew(&holders[0], long).await, Ok(Renewal::Lost));
+    assert_eq!(a.renew(&holders[0], long).await, Ok(Renewal::Kept));
     a.join(&holders[0], &channel, info(1)).await.unwrap();
     assert_eq!(b.list(&channel).await.unwrap().len(), 1);
     server.call(&["FLUSHALL"]).await.unwrap();
-    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Lost));
+    assert_eq!(a.renew(&holders[0], long).await, Ok(Renewal::Lost));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,7 +163,7 @@ async fn seats_are_counted_over_living_processes() {
     let server = RedisServer::start(Options::default()).await.unwrap();
     let [a, b] = [(); 2].map(|()| presence([&server], "test/seats"));
     let holders = [Holder("a".into()), Holder("b".into())];
-    a.renew(&holders[0], LEASE).await.unwrap();
+    a.renew(&holders[0], LEASE * 100).await.unwrap();
     b.renew(&holders[1], LEASE * 100).await.unwrap();
     let limit = Some(3);
     assert!(a.take_seats(&holders[0], "acc", 2, limit).await.unwrap());
@@ -157,6 +173,7 @@ async fn seats_are_counted_over_living_processes() {
     assert!(a.take_seats(&holders[0], "acc", 1, limit).await.unwrap());
     assert!(b.take_seats(&holders[1], "acc", 2, limit).await.unwrap());
     assert!(!b.take_seats(&holders[1], "acc", 3, limit).await.unwrap());
+    a.renew(&holders[0], LEASE).await.unwrap();
     tokio::time::sleep(LEASE).await;
     assert!(
         b.take_seats(&holders[1], "acc", 3, limit).await.unwrap(),

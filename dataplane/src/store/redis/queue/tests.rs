@@ -8,7 +8,7 @@ use crate::store::conformance::queue::{self as conformance, address};
 use crate::store::queue::Outcome;
 use crate::store::redis::cluster::Again;
 use crate::store::redis::reply::Reply;
-use crate::store::redis::tests::{connect, seeds, settings};
+use crate::store::redis::tests::{TURN, connect, seeds, settings};
 use crate::store::redis::topology::Address;
 
 mod cost;
@@ -26,6 +26,9 @@ fn pod(seeds: &[Address], gateway: &str, holder: &str, durability: Durability) -
     RedisQueue::start(cluster, settings)
 }
 
+/// Many times what anything waited for takes.
+const PATIENCE: Duration = Duration::from_secs(40);
+
 async fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
@@ -36,7 +39,7 @@ async fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
 
 async fn holds_all(queue: &RedisQueue) {
     let all = || queue.held().0 == queue.held().1;
-    until("all partitions held", Duration::from_secs(5), all).await;
+    until("all partitions held", PATIENCE, all).await;
 }
 
 /// Queues of gateways of their own on the same servers.
@@ -71,7 +74,7 @@ impl Shop {
                     .is_some_and(|held| held.index.tail() >= held.next)
             })
         };
-        until("everything read", Duration::from_secs(5), known).await;
+        until("everything read", PATIENCE, known).await;
         self.gateways.lock().insert(address(&queue), gateway);
         queue
     }

@@ -39,7 +39,7 @@ impl EventSink for Texts {
 
 impl Texts {
     async fn wait_for(&self, expected: &[&str]) {
-        for _ in 0..100 {
+        for _ in 0..400 {
             if *self.0.lock() == expected {
                 return;
             }
@@ -233,8 +233,9 @@ async fn without_redis_calls_fail_in_bounded_time() {
         .subscribe(0, "c".into(), Arc::downgrade(&receiver))
         .await;
     assert!(matches!(subscribed, Err(CallError::NotDone(_))));
+    // A few seconds each, and not for ever.
     assert!(
-        since.elapsed() < Duration::from_secs(12),
+        since.elapsed() < Duration::from_secs(40),
         "{:?}",
         since.elapsed()
     );

@@ -12,7 +12,7 @@ fn a_block_stays_as_it_is() {
         key: "key".into(),
         barrier: "old".into(),
         cost: 200,
-        replay_of: (ms % 2 == 0).then_some(EntryId(5)),
+        replay_of: ms.is_multiple_of(2).then_some(EntryId(5)),
         request_bytes: 1,
     };
     let lane = Lane {

@@ -76,7 +76,7 @@ fn the_bytes_of_a_block_stay_as_they_are() {
         key: "k".into(),
         barrier: "o".into(),
         cost: 200,
-        replay_of: (ms % 2 == 0).then_some(EntryId(5)),
+        replay_of: ms.is_multiple_of(2).then_some(EntryId(5)),
         request: request.into(),
     };
     let bytes = |requests: [&'static str; 2]| {

@@ -9,6 +9,7 @@
 
 use super::*;
 use futures_util::future::join_all;
+use sluice_e2e::timing::{Promises, kept_in_one_run};
 
 /// About what an SDK sends.
 fn request(number: u64) -> Bytes {
@@ -81,6 +82,12 @@ async fn measure<F: Future<Output = ()> + Send + 'static>(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_costs_much_less_than_a_plain_one() {
+    let _turn = TURN.lock().await;
+    kept_in_one_run(async || Ok(costs().await)).await.unwrap();
+}
+
+async fn costs() -> Promises {
+    let mut promises = Promises::new();
     let rates: Vec<u64> = match std::env::var("SLUICE_COST_RATES") {
         Ok(rates) => rates.split(',').map(|rate| rate.parse().unwrap()).collect(),
         Err(_) => vec![10_000],
@@ -118,6 +125,7 @@ async fn an_entry_costs_much_less_than_a_plain_one() {
         );
         assert!(own.0 <= plain.0 / 3.0, "memory: {own:?} of {plain:?}");
         // A third on a quiet machine; beside other tests the server is woken up more dearly than it works.
-        assert!(own.1 <= plain.1 / 2.0, "CPU: {own:?} of {plain:?}");
+        promises = promises.expect(own.1 <= plain.1 / 2.0, format!("CPU: {own:?} of {plain:?}"));
     }
+    promises
 }
