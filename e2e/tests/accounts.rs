@@ -28,8 +28,8 @@ async fn join(sluice: &Sluice, user: &str, account: &str) -> Result<(Client, Str
     client
         .call("subscribe", json!({ "channel": "lobby" }))
         .await?;
-    // Its own join.
-    client.push_of("join").await?;
+    // Its own joins: of its personal channel, then this one.
+    while client.push_of("join").await?["channel"] != "lobby" {}
     Ok((
         client,
         connected["client"].as_str().unwrap_or_default().to_owned(),
