@@ -77,7 +77,8 @@ bench-relay *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
     SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-relay {{ARGS}}
 
-# Ingest beside nginx, with millions waiting, and in a spike (--kill): accept, deliver, backlog, spike
+# Ingest beside nginx, with millions waiting, on Redis beside XADD, and in a spike (--kill): accept, deliver, backlog,
+# redis, spike
 bench-ingest *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
     SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-ingest {{ARGS}}

@@ -64,9 +64,12 @@ pub fn retry_after_seconds(level: Level, random: &mut fastrand::Rng) -> u32 {
     }
 }
 
-/// Weight of the newest loop delay in the smoothed one: a lone hiccup of a worker below 500 ms sheds nothing, a delay
-/// that stays above the threshold counts after a few reports.
+/// Weight of the newest loop delay in the smoothed one. A delay counts once it comes twice in a row: a lone one, however long
+/// (a machine that stands still for a second), is over when it is noticed, and shedding would not have helped.
 const SMOOTHING_PERCENT: u64 = 30;
+
+/// For the same reason a worker that reports nothing is only counted as delayed after this.
+const SILENCE_US: u64 = 1_000_000;
 
 /// Keeps the smoothing from overflowing; far above every threshold.
 const LOOP_DELAY_US_MAX: u64 = 3_600_000_000;
@@ -77,6 +80,8 @@ const LOOP_DELAY_US_MAX: u64 = 3_600_000_000;
 struct Worker {
     /// Smoothed.
     loop_delay_us: AtomicU64,
+    /// The last one as it was.
+    last_delay_us: AtomicU64,
     /// Microseconds from `Pressure::started` to the last report; 0 before the first and after the end.
     reported_us: AtomicU64,
     egress_bytes: AtomicU64,
@@ -116,14 +121,15 @@ impl Pressure {
     }
 
     /// Each worker calls this every [`PRESSURE_INTERVAL`], with how late its timer fired. One that stops calling
-    /// counts as delayed by the time since.
+    /// for long counts as delayed by the time since.
     pub fn record_loop_delay(&self, worker: usize, delay: Duration) {
         let Some(worker) = self.workers.get(worker) else {
             return;
         };
         let before = worker.loop_delay_us.load(Ordering::Relaxed);
         let newest = micros(delay).min(LOOP_DELAY_US_MAX);
-        let after = (before * (100 - SMOOTHING_PERCENT) + newest * SMOOTHING_PERCENT) / 100;
+        let lasting = newest.min(worker.last_delay_us.swap(newest, Ordering::Relaxed));
+        let after = (before * (100 - SMOOTHING_PERCENT) + lasting * SMOOTHING_PERCENT) / 100;
         worker.loop_delay_us.store(after, Ordering::Relaxed);
         worker.reported_us.store(self.now_us(), Ordering::Relaxed);
     }
@@ -263,7 +269,8 @@ impl Worker {
         }
         let silent_us = now_us
             .saturating_sub(reported_us)
-            .saturating_sub(excused_us);
+            .saturating_sub(excused_us)
+            .saturating_sub(SILENCE_US);
         self.loop_delay_us.load(Ordering::Relaxed).max(silent_us)
     }
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use thiserror::Error;
 
+mod codec;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;

@@ -6,7 +6,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use sluice_dataplane::drain::{Drain, Outcome, Phase};
 use tokio::time::{Instant, timeout};
 
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(40);
 
 fn send(signal: Signal) {
     kill_process(getpid(), signal).expect("a process may signal itself");

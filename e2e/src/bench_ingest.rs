@@ -8,6 +8,7 @@ pub mod accept;
 pub mod backlog;
 pub mod deliver;
 pub mod nginx;
+pub mod redis;
 pub mod spike;
 
 use std::path::PathBuf;

@@ -33,10 +33,7 @@ impl Fleet {
 
     pub async fn start_on(options: Options, manifest: &Manifest, planes: usize) -> Result<Self> {
         let redis = RedisCluster::start(3, 1, options).await?;
-        let manifest = Manifest {
-            redis: Some(json!({ "external": { "url": redis.url() } })),
-            ..manifest.clone()
-        };
+        let manifest = manifest.clone().redis(redis.url());
         Self::start_with(redis, &manifest, planes).await
     }
 

@@ -14,7 +14,7 @@ use crate::http;
 use crate::sdk::describe;
 use crate::sluice::{free_port, root};
 
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 const PACKAGE: &str = "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin";
 
 /// Killed when dropped.

@@ -11,13 +11,14 @@ use tokio::time::sleep;
 use crate::http::{self, Answer};
 use crate::http_load::outcome::Outcome;
 use crate::http_load::shape::device_name;
-use crate::manifest::listener;
+use crate::manifest::{self, Manifest};
 use crate::sluice::{Launch, Scratch, Sluice, binary, free_port};
 use crate::upstream::handle::Upstream;
 
 /// Name and key of the application every test gateway has.
 pub const APP: &str = "shop";
 pub const KEY: &str = "shopkey";
+const DRAIN_S: u32 = 2;
 
 /// A gateway's manifest. Words are the manifest's own.
 #[derive(Debug, Clone)]
@@ -26,8 +27,8 @@ pub struct Ingest {
     applications: Vec<Value>,
     /// Certificate chain and key, PEM.
     tls: Option<(String, String)>,
-    /// Where the queue is; `None`: on disk.
-    redis_url: Option<String>,
+    /// `spec.redis`, where the queue is then; `None`: on disk.
+    redis: Option<Value>,
 }
 
 impl Ingest {
@@ -39,7 +40,7 @@ impl Ingest {
             spec: ingest,
             applications: Vec::new(),
             tls: None,
-            redis_url: None,
+            redis: None,
         }
         .application(APP, KEY, json!({}))
     }
@@ -61,7 +62,7 @@ impl Ingest {
     /// The queue is in this Redis.
     #[must_use]
     pub fn redis(mut self, url: String) -> Self {
-        self.redis_url = Some(url);
+        self.redis = Some(manifest::external(&url));
         self
     }
 
@@ -88,26 +89,24 @@ impl Ingest {
         self
     }
 
+    /// The same in a gateway that relays as well.
+    #[must_use]
+    pub fn beside(&self, relay: Manifest) -> Manifest {
+        let mut both = relay;
+        both.ingest = Some(self.spec.clone());
+        both.documents.extend(self.applications.iter().cloned());
+        both
+    }
+
     /// The text of the manifest file.
     #[must_use]
     pub fn render(&self, port: u16) -> String {
-        let (listener, certificate) = listener("web", port, self.tls.as_ref());
+        let (listener, certificate) = manifest::listener("web", port, self.tls.as_ref());
         let mut documents = Vec::from_iter(certificate);
-        let mut gateway = json!({
-            "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway", "metadata": { "name": "test" },
-            "spec": {
-                "listeners": [listener],
-                "ingest": self.spec,
-                "dataPlane": { "drain": { "timeout": "2s" } },
-            },
-        });
-        if let Some(url) = &self.redis_url {
-            gateway["spec"]["redis"] = json!({ "external": { "url": url } });
-        }
-        documents.push(gateway);
+        let members = [("ingest", Some(&self.spec)), ("redis", self.redis.as_ref())];
+        documents.push(manifest::gateway(&listener, DRAIN_S, &members));
         documents.extend(self.applications.iter().cloned());
-        let texts: Vec<String> = documents.iter().map(|d| format!("{d:#}\n")).collect();
-        texts.join("---\n")
+        manifest::text(&documents)
     }
 }
 
@@ -134,7 +133,7 @@ impl Gateway {
         let data = scratch.path().join("data");
         std::fs::create_dir(&data)?;
         let port = free_port()?;
-        let arguments = match ingest.redis_url {
+        let arguments = match ingest.redis {
             Some(_) => Vec::new(),
             None => vec!["--data-dir".to_owned(), data.display().to_string()],
         };

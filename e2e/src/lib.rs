@@ -19,5 +19,6 @@ pub mod redis;
 pub mod sdk;
 pub mod sluice;
 pub mod tap;
+pub mod timing;
 pub mod token;
 pub mod upstream;

@@ -152,7 +152,9 @@ pub struct Manifest {
     pub tls: Option<(String, String)>,
     /// `spec.redis`, verbatim; `None`: each data plane has its own state.
     pub redis: Option<Value>,
-    /// Secrets that `redis` refers to.
+    /// `spec.ingest`, verbatim.
+    pub ingest: Option<Value>,
+    /// What the gateway refers to, and what refers to it.
     pub documents: Vec<Value>,
 }
 
@@ -172,12 +174,20 @@ impl Manifest {
             server_api: true,
             tls: None,
             redis: None,
+            ingest: None,
             documents: Vec::new(),
         }
     }
 
     pub fn limit(mut self, name: &str, value: Value) -> Self {
         self.limits.insert(name.to_owned(), value);
+        self
+    }
+
+    /// The data planes share this Redis.
+    #[must_use]
+    pub fn redis(mut self, url: String) -> Self {
+        self.redis = Some(external(&url));
         self
     }
 
@@ -189,21 +199,15 @@ impl Manifest {
             "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "keys" },
             "stringData": { "hmac": SECRET, "api": API_KEY },
         }));
-        let mut gateway = json!({
-            "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway", "metadata": { "name": "test" },
-            "spec": {
-                "listeners": [listener],
-                "relay": self.relay(),
-                "dataPlane": { "drain": { "timeout": format!("{}s", self.drain_s) } },
-            },
-        });
-        if let Some(redis) = &self.redis {
-            gateway["spec"]["redis"] = redis.clone();
-        }
-        documents.push(gateway);
+        let relay = self.relay();
+        let members = [
+            ("relay", Some(&relay)),
+            ("ingest", self.ingest.as_ref()),
+            ("redis", self.redis.as_ref()),
+        ];
+        documents.push(gateway(&listener, self.drain_s, &members));
         documents.extend(self.documents.iter().cloned());
-        let texts: Vec<String> = documents.iter().map(|d| format!("{d:#}\n")).collect();
-        texts.join("---\n")
+        text(&documents)
     }
 
     fn relay(&self) -> Value {
@@ -282,6 +286,34 @@ impl Manifest {
         }
         config.to_string()
     }
+}
+
+/// `spec.redis` of servers that need no more than an address.
+pub(crate) fn external(url: &str) -> Value {
+    json!({ "external": { "url": url } })
+}
+
+/// The Gateway of every test manifest; `members` of its `spec` as far as they are there.
+pub(crate) fn gateway(listener: &Value, drain_s: u32, members: &[(&str, Option<&Value>)]) -> Value {
+    let mut gateway = json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway", "metadata": { "name": "test" },
+        "spec": {
+            "listeners": [listener],
+            "dataPlane": { "drain": { "timeout": format!("{drain_s}s") } },
+        },
+    });
+    for (name, member) in members {
+        if let Some(member) = member {
+            gateway["spec"][name] = (*member).clone();
+        }
+    }
+    gateway
+}
+
+/// Documents as a file has them.
+pub(crate) fn text(documents: &[Value]) -> String {
+    let texts: Vec<String> = documents.iter().map(|d| format!("{d:#}\n")).collect();
+    texts.join("---\n")
 }
 
 /// A listener, and the Secret of its certificate when it has one (PEM: chain and key).

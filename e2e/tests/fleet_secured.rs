@@ -85,7 +85,7 @@ async fn an_encrypted_cluster_with_a_user_of_few_rights() -> Result<()> {
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(std::time::Duration::from_secs(15), subscribed).await??;
+    tokio::time::timeout(std::time::Duration::from_secs(60), subscribed).await??;
     for plane in &fleet.planes {
         assert!(
             !plane.log_text().contains("right\""),

@@ -57,7 +57,7 @@ async fn is_well(upstream: &Upstream, gateway: &mut Gateway) -> Result<()> {
         gateway.sluice.log_text()
     );
     assert_eq!(gateway.event("well", 1).await?.status, 200);
-    gateway.drained(Duration::from_secs(20)).await?;
+    gateway.drained(Duration::from_secs(60)).await?;
     let stats = upstream.stats().await?;
     ensure!(stats.unreadable == 0 && stats.malformed == 0, "{stats:?}");
     let users = upstream.users().await?;
@@ -257,7 +257,7 @@ async fn pipelined_and_chunked_requests_are_fine() -> Result<()> {
         memchr::memmem::find_iter(&answer, b"HTTP/1.1 200").count(),
         3
     );
-    gateway.drained(Duration::from_secs(10)).await?;
+    gateway.drained(Duration::from_secs(60)).await?;
     let stats = upstream.stats().await?;
     assert_eq!(
         (stats.applied, stats.out_of_order, stats.unreadable),
@@ -362,7 +362,7 @@ async fn slow_clients_keep_nobody_waiting() -> Result<()> {
         let began = Instant::now();
         assert_eq!(gateway.event("quick", seq).await?.status, 200);
         ensure!(
-            began.elapsed() < Duration::from_secs(1),
+            began.elapsed() < Duration::from_secs(5),
             "{:?}",
             began.elapsed()
         );
@@ -582,7 +582,7 @@ async fn random_bytes_and_mutilated_requests_harm_nobody() -> Result<()> {
         "it died: {}",
         gateway.sluice.log_text()
     );
-    gateway.drained(Duration::from_secs(20)).await?;
+    gateway.drained(Duration::from_secs(60)).await?;
     let accepted = gateway.metric("sluice_ingest_accepted_total", "").await?;
     ensure!(accepted > 20.0, "{accepted} got through: nothing was tried");
     is_well(&upstream, &mut gateway).await

@@ -162,7 +162,7 @@ async fn a_full_disk_refuses_loses_nothing_and_recovers() -> Result<()> {
         outcome.statuses
     );
     upstream.heal().await?;
-    gateway.drained(Duration::from_secs(40)).await?;
+    gateway.drained(Duration::from_secs(120)).await?;
     let more = nothing_lost(&upstream, &outcome).await?;
     assert_eq!(more, 0);
     Ok(())

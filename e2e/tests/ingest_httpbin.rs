@@ -76,7 +76,7 @@ async fn requests_arrive_byte_for_byte() -> Result<()> {
         ];
         send(&gateway, method, target, &headers, body).await?;
     }
-    gateway.drained(Duration::from_secs(20)).await?;
+    gateway.drained(Duration::from_secs(60)).await?;
     let sent = tap.to_server();
     let mut from = 0;
     for (number, (method, target, body)) in cases.iter().enumerate() {
@@ -160,7 +160,7 @@ async fn its_failures_become_what_they_mean() -> Result<()> {
         );
         sleep(Duration::from_millis(20)).await;
     }
-    gateway.drained(Duration::from_secs(10)).await?;
+    gateway.drained(Duration::from_secs(60)).await?;
     assert_eq!(
         gateway.metric("sluice_ingest_delivered_total", "").await?,
         f64::from(good)
@@ -183,7 +183,7 @@ async fn slow_answers_are_waited_for_and_bodies_of_any_form_are_answers() -> Res
     for target in targets {
         send(&gateway, "GET", target, &[("X-Device", target)], b"").await?;
     }
-    gateway.drained(Duration::from_secs(20)).await?;
+    gateway.drained(Duration::from_secs(60)).await?;
     assert_eq!(gateway.find("state=delivered").await?.len(), targets.len());
     Ok(())
 }
@@ -210,7 +210,7 @@ async fn only_what_is_below_the_prefix_is_taken() -> Result<()> {
             answer.status
         );
     }
-    gateway.drained(Duration::from_secs(10)).await?;
+    gateway.drained(Duration::from_secs(60)).await?;
     assert_eq!(gateway.find("state=delivered").await?.len(), 2);
     Ok(())
 }

@@ -59,7 +59,7 @@ async fn killed_twice_in_a_spike_it_loses_nothing() -> Result<()> {
     }
     let outcome = load.outcome().await?;
     assert_eq!(outcome.given_up, 0, "{outcome:?}");
-    gateway.drained(Duration::from_secs(60)).await?;
+    gateway.drained(Duration::from_secs(120)).await?;
     let records = upstream.records().await?;
     let stats = upstream.stats().await?;
     let more = nothing_lost(&upstream, &outcome).await?;
@@ -144,7 +144,7 @@ async fn what_was_accepted_is_delivered_waiting_or_parked_exactly() -> Result<()
     );
 
     upstream.heal().await?;
-    gateway.drained(Duration::from_secs(40)).await?;
+    gateway.drained(Duration::from_secs(120)).await?;
     let delivered = count(&gateway, "delivered").await?;
     let parked_after = count(&gateway, "parked").await?;
     assert_eq!((delivered + parked_after, parked_after), (sum, parked));
@@ -179,7 +179,7 @@ async fn a_torn_end_is_cut_and_the_rest_is_there() -> Result<()> {
     gateway.restart().await?;
     assert_eq!(gateway.waiting().await?, 50.0);
     gateway.rewrite(&Ingest::new(&upstream.url()))?;
-    gateway.drained(Duration::from_secs(20)).await?;
+    gateway.drained(Duration::from_secs(120)).await?;
     let stats = upstream.stats().await?;
     assert_eq!(
         (stats.applied, stats.out_of_order, stats.missing),

@@ -41,7 +41,7 @@ async fn order_holds_while_answers_fail_and_get_lost() -> Result<()> {
     assert_eq!((outcome.acked, outcome.refused()), (1200, 0), "{outcome:?}");
     sleep_some().await;
     upstream.heal().await?;
-    gateway.drained(Duration::from_secs(40)).await?;
+    gateway.drained(Duration::from_secs(90)).await?;
     assert_eq!(nothing_lost(&upstream, &outcome).await?, 0);
     let stats = upstream.stats().await?;
     // Retried in place, so that the duplicate filter knows them again.
@@ -93,7 +93,7 @@ async fn a_merge_waits_for_the_old_device_and_the_new_one_waits_for_it() -> Resu
         send(new, 3, "&end_session=1".to_owned()).await?;
     }
     upstream.heal().await?;
-    gateway.drained(Duration::from_secs(40)).await?;
+    gateway.drained(Duration::from_secs(90)).await?;
     let stats = upstream.stats().await?;
     assert_eq!(stats.applied, DEVICES as u64 * (BEFORE + 3));
     assert_eq!(stats.merges, DEVICES as u64);
@@ -134,10 +134,10 @@ async fn one_device_in_trouble_holds_up_no_other() -> Result<()> {
         }
     }
     upstream
-        .until(Duration::from_secs(10), |stats| stats.applied == 40)
+        .until(Duration::from_secs(40), |stats| stats.applied == 40)
         .await?;
     upstream.heal().await?;
-    gateway.drained(Duration::from_secs(30)).await?;
+    gateway.drained(Duration::from_secs(90)).await?;
     let stats = upstream.stats().await?;
     assert_eq!(
         (stats.applied, stats.out_of_order, stats.missing),

@@ -77,7 +77,7 @@ async fn lasting_errors_park_at_once_and_everything_can_be_done_by_hand() -> Res
     found(&gateway, "state=parked", 1).await?;
     found(&gateway, "state=delivered", 6).await?;
     upstream
-        .until(Duration::from_secs(5), |stats| stats.applied == 6)
+        .until(Duration::from_secs(20), |stats| stats.applied == 6)
         .await?;
     // In the order in which they were accepted.
     let replayed: Vec<u64> = upstream
@@ -143,7 +143,7 @@ async fn own_failures_use_up_attempts_and_let_the_next_one_go() -> Result<()> {
         .filter(|r| r.status == 500)
         .count();
     assert_eq!(attempts, 3);
-    gateway.drained(Duration::from_secs(10)).await?;
+    gateway.drained(Duration::from_secs(60)).await?;
     let done: Vec<u64> = upstream
         .records()
         .await?
@@ -208,7 +208,7 @@ async fn many_are_found_and_sent_again_at_once() -> Result<()> {
     bulk("/requests/discard?state=parked&application=game").await?;
     found(&gateway, "state=parked", 0).await?;
     found(&gateway, "state=discarded", 60).await?;
-    gateway.drained(Duration::from_secs(10)).await?;
+    gateway.drained(Duration::from_secs(60)).await?;
     let stats = upstream.stats().await?;
     assert_eq!(
         (stats.applied, stats.out_of_order, stats.missing),

@@ -91,7 +91,7 @@ async fn events_arrive_in_order_and_once() -> Result<()> {
     sleep(Duration::from_secs(1)).await;
     script.succeed(SCENARIO)?;
     assert_eq!(numbers["anna"], (1..=90).collect::<Vec<u64>>());
-    gateway.drained(Duration::from_secs(5)).await?;
+    gateway.drained(SCENARIO).await?;
     let stats = upstream.stats().await?;
     assert_eq!(
         (
@@ -130,7 +130,7 @@ async fn checksums_forms_pictures_and_merges_survive() -> Result<()> {
     script.succeed(SCENARIO)?;
     let all: Vec<u64> = [numbers["unknown"].clone(), numbers["known"].clone()].concat();
     assert_eq!(all, (1..=40).collect::<Vec<u64>>());
-    gateway.drained(Duration::from_secs(5)).await?;
+    gateway.drained(SCENARIO).await?;
     let stats = upstream.stats().await?;
     assert_eq!(
         (stats.merges, stats.merges_early, stats.after_merge),
@@ -193,7 +193,7 @@ async fn the_bulk_client_s_events_arrive_in_order_and_once() -> Result<()> {
     for device in ["bert-a", "bert-b"] {
         assert_eq!(numbers[device], (1..=200).collect::<Vec<u64>>(), "{device}");
     }
-    gateway.drained(Duration::from_secs(5)).await?;
+    gateway.drained(SCENARIO).await?;
     let stats = upstream.stats().await?;
     assert_eq!((stats.duplicates_ignored, stats.rejected), (0, 0));
     Ok(())

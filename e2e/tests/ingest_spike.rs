@@ -11,6 +11,7 @@ use sluice_e2e::http_load::schedule::Phase;
 use sluice_e2e::http_load::shape::Shape;
 use sluice_e2e::http_load::{Load, OnFailure, Plan};
 use sluice_e2e::ingest::{Gateway, Ingest, KEY, nothing_lost};
+use sluice_e2e::timing::{Promises, kept_in_one_run};
 use sluice_e2e::upstream::analysis::{done_per_second, refused_share};
 use sluice_e2e::upstream::handle::Upstream;
 use sluice_e2e::upstream::settings::Settings;
@@ -32,6 +33,10 @@ fn phases() -> Vec<Phase> {
 
 #[tokio::test]
 async fn a_spike_is_answered_at_once_and_delivered_in_order_at_full_rate() -> Result<()> {
+    kept_in_one_run(a_spike).await
+}
+
+async fn a_spike() -> Result<Promises> {
     let settings = Settings {
         workers: 12,
         service_ms: 50.0,
@@ -49,16 +54,11 @@ async fn a_spike_is_answered_at_once_and_delivered_in_order_at_full_rate() -> Re
     let sent = (USUAL * 6.0 + SPIKE * SPIKE_SECONDS) as u64;
     assert_eq!((outcome.acked, outcome.refused()), (sent, 0), "{outcome:?}");
     ensure!(
-        outcome.latency_ms(0.99) < 250.0,
-        "p99 of answers {} ms on a machine that also builds its load",
-        outcome.latency_ms(0.99)
-    );
-    ensure!(
         after_kb < before_kb + 64 * 1024,
         "memory grew from {before_kb} to {after_kb} KB"
     );
 
-    gateway.drained(Duration::from_secs(60)).await?;
+    gateway.drained(Duration::from_secs(120)).await?;
     let more = nothing_lost(&upstream, &outcome).await?;
     let stats = upstream.stats().await?;
     assert_eq!((more, stats.applied, stats.repeated), (0, sent, 0));
@@ -72,17 +72,6 @@ async fn a_spike_is_answered_at_once_and_delivered_in_order_at_full_rate() -> Re
     // The first second of the spike is for learning what the upstream can take, the last one may be half empty.
     let from = outcome.began_ns + ((SPIKE_BEGINS + 1.0) * 1e9) as u64;
     let used = done_per_second(&records, from, last - 1_000_000_000) / CAPACITY;
-    ensure!(
-        used >= 0.95,
-        "{:.1} % of the upstream's capacity used",
-        used * 100.0
-    );
-    let refused = refused_share(&records);
-    ensure!(
-        refused < 0.01,
-        "{:.2} % refused by the upstream",
-        refused * 100.0
-    );
     assert_eq!(
         gateway.metric("sluice_ingest_accepted_total", "").await?,
         sent as f64
@@ -92,7 +81,17 @@ async fn a_spike_is_answered_at_once_and_delivered_in_order_at_full_rate() -> Re
         sent as f64
     );
     assert_eq!(gateway.metric("sluice_ingest_parked_total", "").await?, 0.0);
-    Ok(())
+    let (refused, p99_ms) = (refused_share(&records), outcome.latency_ms(0.99));
+    Ok(Promises::new()
+        .expect(p99_ms < 250.0, format!("p99 of answers {p99_ms} ms"))
+        .expect(
+            used >= 0.95,
+            format!("{:.1} % of the upstream's capacity used", used * 100.0),
+        )
+        .expect(
+            refused < 0.01,
+            format!("{:.2} % refused by the upstream", refused * 100.0),
+        ))
 }
 
 #[tokio::test]

@@ -7,12 +7,17 @@ use serde_json::json;
 use sluice_e2e::http_load::schedule::Phase;
 use sluice_e2e::http_load::shape::Shape;
 use sluice_e2e::http_load::{Load, OnFailure, Plan};
+use sluice_e2e::timing::{Promises, kept_in_one_run};
 use sluice_e2e::upstream::analysis::{done_per_second, max_in_window};
 use sluice_e2e::upstream::handle::Upstream;
 use sluice_e2e::upstream::settings::{Fault, FaultKind, Settings};
 
 #[tokio::test]
 async fn what_is_sent_arrives_in_order_and_once() -> Result<()> {
+    kept_in_one_run(at_a_rate).await
+}
+
+async fn at_a_rate() -> Result<Promises> {
     let upstream = Upstream::start(Settings::default()).await?;
     let plan = Plan::new(upstream.address, "k", vec![Phase::rate(300.0, 2.0)]);
     let outcome = Load::start(plan)?.outcome().await?;
@@ -32,12 +37,16 @@ async fn what_is_sent_arrives_in_order_and_once() -> Result<()> {
     ensure!(users.values().map(|user| user.applied).sum::<u64>() == 600);
     // The rate is kept, and answers are quick, in a debug build too.
     let most = max_in_window(&upstream.records().await?, Duration::from_secs(1));
-    ensure!((290..=345).contains(&most), "{most} in a second");
-    Ok(())
+    let figure = format!("{most} of 300 in a second");
+    Ok(Promises::new().expect((290..=345).contains(&most), figure))
 }
 
 #[tokio::test]
 async fn capacity_is_what_was_set_and_retries_get_all_through() -> Result<()> {
+    kept_in_one_run(at_capacity).await
+}
+
+async fn at_capacity() -> Result<Promises> {
     let settings = Settings {
         workers: 5,
         service_ms: 50.0,
@@ -58,8 +67,8 @@ async fn capacity_is_what_was_set_and_retries_get_all_through() -> Result<()> {
     let records = upstream.records().await?;
     let second = outcome.began_ns + 1_000_000_000;
     let rate = done_per_second(&records, second, second + 3_000_000_000);
-    ensure!((95.0..=102.0).contains(&rate), "{rate}/s of 100/s");
-    Ok(())
+    let figure = format!("{rate}/s of 100/s");
+    Ok(Promises::new().expect((95.0..=102.0).contains(&rate), figure))
 }
 
 #[tokio::test]

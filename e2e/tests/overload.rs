@@ -9,12 +9,13 @@ use sluice_e2e::api::Api;
 use sluice_e2e::client::{Client, Refused};
 use sluice_e2e::manifest::{Manifest, Namespace};
 use sluice_e2e::sluice::Sluice;
+use sluice_e2e::timing::{Promises, kept_in_one_run};
 use sluice_e2e::token;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 
 fn plain() -> Manifest {
     Manifest {
@@ -79,7 +80,7 @@ async fn a_slow_reader_is_closed_and_the_others_get_everything() -> Result<()> {
     }
     // What the kernel holds comes first, then the close frame or the end of the stream.
     let mut rest = Vec::new();
-    timeout(Duration::from_secs(20), slow.read_to_end(&mut rest))
+    timeout(Duration::from_secs(60), slow.read_to_end(&mut rest))
         .await
         .context("slow reader kept")?
         .ok();
@@ -153,6 +154,10 @@ async fn connections_over_the_limit_are_refused_before_the_upgrade() -> Result<(
 
 #[tokio::test]
 async fn a_connection_storm_is_let_in_at_the_configured_rate() -> Result<()> {
+    kept_in_one_run(a_storm).await
+}
+
+async fn a_storm() -> Result<Promises> {
     let sluice = Sluice::start(&plain().limit("connectionsPerSecond", json!(20))).await?;
     let started = Instant::now();
     let (mut inside, mut refused) = (0, Vec::new());
@@ -168,8 +173,9 @@ async fn a_connection_storm_is_let_in_at_the_configured_rate() -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     let most = (20.0 * (seconds + 1.0)).ceil() as usize + 1;
     ensure!(inside <= most, "{inside} in {seconds:.1} s");
-    ensure!(inside >= 60, "only {inside} in {seconds:.1} s");
-    assert_spread(&refused)
+    assert_spread(&refused)?;
+    let figure = format!("{inside} let in of 20/s for {seconds:.1} s");
+    Ok(Promises::new().expect(inside >= 60, figure))
 }
 
 #[tokio::test]
@@ -222,10 +228,14 @@ async fn messages_over_the_client_rate_get_a_temporary_error() -> Result<()> {
         c.call("subscribe", json!({ "channel": "a" })).await?;
     }
     let (mut sent, mut limited) = (0, 0);
+    // All at once: the rate is exceeded on a slow machine too.
+    let mut ids = Vec::new();
     for n in 0..40 {
-        let reply = client
-            .command("publish", json!({ "channel": "a", "data": n }))
-            .await?;
+        let publish = json!({ "channel": "a", "data": n });
+        ids.push(client.send("publish", publish).await?);
+    }
+    for id in ids {
+        let reply = client.reply(id).await?;
         match reply["error"]["code"].as_u64() {
             None => sent += 1,
             Some(111) => {
@@ -253,16 +263,23 @@ async fn messages_over_the_account_rate_get_a_temporary_error() -> Result<()> {
     }
     .limit("messagesPerSecondPerAccount", json!(5));
     let sluice = Sluice::start(&manifest).await?;
-    let mut codes = Vec::new();
+    let mut clients = Vec::new();
     for user in ["u", "v"] {
         let mut client = sluice.client(&token::of_account(user, "red")).await?;
         client.call("subscribe", json!({ "channel": "a" })).await?;
+        clients.push(client);
+    }
+    let mut ids = Vec::new();
+    for client in &mut clients {
         for n in 0..15 {
-            let reply = client
-                .command("publish", json!({ "channel": "a", "data": n }))
-                .await?;
-            codes.push(reply["error"]["code"].as_u64());
+            let publish = json!({ "channel": "a", "data": n });
+            ids.push(client.send("publish", publish).await?);
         }
+    }
+    let mut codes = Vec::new();
+    for (index, id) in ids.into_iter().enumerate() {
+        let reply = clients[index / 15].reply(id).await?;
+        codes.push(reply["error"]["code"].as_u64());
     }
     let limited = codes.iter().filter(|c| **c == Some(111)).count();
     ensure!(

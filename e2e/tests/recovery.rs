@@ -14,6 +14,7 @@ use sluice_e2e::client::Client;
 use sluice_e2e::manifest::{Manifest, Namespace};
 use sluice_e2e::sluice::Sluice;
 use sluice_e2e::token;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 const RUN: Duration = Duration::from_secs(8);
@@ -137,7 +138,13 @@ async fn publish(api: Api, channel: &str, until: Instant, mut rng: Rng) -> Resul
     Ok(n)
 }
 
-async fn follow(sluice: &Sluice, channel: &str, until: Instant, mut rng: Rng) -> Result<Reader> {
+async fn follow(
+    sluice: &Sluice,
+    channel: &str,
+    until: Instant,
+    mut all_published: watch::Receiver<bool>,
+    mut rng: Rng,
+) -> Result<Reader> {
     let mut reader = Reader::new();
     while Instant::now() < until {
         let mut client = reader.open(sluice, channel).await?;
@@ -154,7 +161,7 @@ async fn follow(sluice: &Sluice, channel: &str, until: Instant, mut rng: Rng) ->
         sleep(Duration::from_millis(rng.u64(0..200))).await;
     }
     // The publisher is done: one more recovery brings everything.
-    sleep(Duration::from_millis(500)).await;
+    all_published.wait_for(|all| *all).await?;
     let mut client = reader.open(sluice, channel).await?;
     reader.read(&mut client, Duration::from_millis(500)).await?;
     Ok(reader)
@@ -175,13 +182,16 @@ async fn readers_that_lose_their_links_miss_nothing_and_get_nothing_twice() -> R
     let api = Api(sluice.address);
     let mut rng = Rng::with_seed(seed());
     let until = Instant::now() + RUN;
+    let (tell, all_published) = watch::channel(false);
     let followers: Vec<_> = (0..READERS)
-        .map(|_| follow(&sluice, "stream", until, rng.fork()))
+        .map(|_| follow(&sluice, "stream", until, all_published.clone(), rng.fork()))
         .collect();
-    let (published, readers) = tokio::join!(
-        publish(api, "stream", until, rng.fork()),
-        futures_util::future::join_all(followers)
-    );
+    let publishing = async {
+        let published = publish(api, "stream", until, rng.fork()).await;
+        tell.send_replace(true);
+        published
+    };
+    let (published, readers) = tokio::join!(publishing, futures_util::future::join_all(followers));
     let published = published?;
     ensure!(
         published > 100,

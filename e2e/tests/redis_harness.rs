@@ -10,7 +10,7 @@ use sluice_e2e::redis::{Resp, Tls};
 use tokio::time::sleep;
 
 /// Redis' own: the node timeout, and about two seconds for the vote on a busy machine.
-const TAKEOVER: Duration = Duration::from_secs(6);
+const TAKEOVER: Duration = Duration::from_secs(30);
 
 /// A key that lies in the shard.
 async fn key_of(cluster: &RedisCluster, shard: usize) -> Result<String> {
@@ -113,7 +113,7 @@ async fn a_cluster_starts_soon_and_in_order() -> Result<()> {
     let cluster = RedisCluster::start(3, 1, Options::default()).await?;
     let took = start.elapsed();
     println!("3 + 3 nodes in {took:?}");
-    ensure!(took < Duration::from_secs(5), "{took:?}");
+    ensure!(took < Duration::from_secs(20), "{took:?}");
     let mut next = 0;
     for shard in 0..3 {
         let (first, last) = cluster.slots(shard);
@@ -142,7 +142,7 @@ async fn a_replica_takes_over_from_a_killed_and_from_a_paused_primary() -> Resul
     let value = cluster.nodes()[now].call(&["GET", &key]).await?;
     ensure!(value == Resp::Bulk(b"v".to_vec()), "{value}");
     cluster.restart(killed).await?;
-    cluster.wait_ready(Duration::from_secs(15)).await?;
+    cluster.wait_ready(Duration::from_secs(60)).await?;
     ensure!(cluster.primary(1).await? == now);
     ensure!(cluster.replicas_of(1).await? == [killed]);
 
@@ -153,7 +153,7 @@ async fn a_replica_takes_over_from_a_killed_and_from_a_paused_primary() -> Resul
     println!("taken over {:?} after the pause", start.elapsed());
     ensure!(back == killed);
     cluster.resume(paused)?;
-    cluster.wait_ready(Duration::from_secs(15)).await?;
+    cluster.wait_ready(Duration::from_secs(60)).await?;
     ensure!(
         cluster.primary(1).await? == back,
         "it follows after its pause"
@@ -183,7 +183,7 @@ async fn a_planned_failover_and_a_restart_of_all_lose_nothing() -> Result<()> {
     for node in 0..cluster.nodes().len() {
         cluster.restart(node).await?;
     }
-    cluster.wait_ready(Duration::from_secs(20)).await?;
+    cluster.wait_ready(Duration::from_secs(60)).await?;
     ensure!(cluster.primary(2).await? == new, "it remembers who is who");
     let value = cluster.nodes()[new].call(&["GET", &key]).await?;
     ensure!(value == Resp::Bulk(b"v".to_vec()), "{value}");
@@ -199,7 +199,7 @@ async fn a_cluster_speaks_tls_among_itself() -> Result<()> {
     let cluster = RedisCluster::start(2, 1, options).await?;
     ensure!(cluster.url().starts_with("rediss://"));
     let new = cluster.failover(0).await?;
-    cluster.wait_ready(Duration::from_secs(10)).await?;
+    cluster.wait_ready(Duration::from_secs(60)).await?;
     ensure!(cluster.primary(0).await? == new);
     Ok(())
 }

@@ -54,14 +54,14 @@ async fn a_written_configuration_is_served_and_followed() -> Result<()> {
     let limited = Manifest::full().limit("channelsPerClient", 7.into());
     written(&scratch, &limited, port)?;
     let in_force = ["new configuration in force"];
-    sluice.logged(&in_force, Duration::from_secs(10)).await?;
+    sluice.logged(&in_force, Duration::from_secs(40)).await?;
     let secret = std::fs::read_dir(&secrets)?.next().expect("a secret")?;
     std::fs::remove_file(secret.path())?;
     let refused = ["new configuration refused"];
-    sluice.logged(&refused, Duration::from_secs(10)).await?;
+    sluice.logged(&refused, Duration::from_secs(40)).await?;
     let name = secret.file_name();
     let words = ["configuration problem", &name.to_string_lossy()];
-    sluice.logged(&words, Duration::from_secs(1)).await?;
+    sluice.logged(&words, Duration::from_secs(10)).await?;
     sluice.client(&token::user("later")).await?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use sluice_e2e::sluice::Sluice;
 use sluice_e2e::token;
 use tokio::time::{Instant, sleep};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(500);
 
 async fn start() -> Result<(Sluice, Api)> {
@@ -180,14 +180,11 @@ async fn a_key_makes_a_publish_happen_once_and_a_version_keeps_old_ones_out() ->
     let request =
         json!({ "channel": "a", "data": "new epoch", "version": 1, "version_epoch": "e2" });
     api.call("publish", request).await?;
-    let data: Vec<Value> = client
-        .pushes(QUIET)
-        .await?
-        .iter()
-        .map(|p| p["pub"]["data"].clone())
-        .collect();
-    let data: Vec<&str> = data.iter().filter_map(Value::as_str).collect();
-    assert_eq!(data, ["once", "v5", "v6", "new epoch"]);
+    for data in ["once", "v5", "v6", "new epoch"] {
+        assert_eq!(client.push_of("pub").await?["pub"]["data"], data);
+    }
+    let more = client.pushes(QUIET).await?;
+    assert!(more.iter().all(|p| p.get("pub").is_none()), "{more:?}");
     Ok(())
 }
 
@@ -413,7 +410,7 @@ async fn channels_and_info_tell_what_is_there() -> Result<()> {
     let rooms = api.call("channels", json!({ "pattern": "room-*" })).await?["channels"].clone();
     assert_eq!(rooms, json!({ "room-1": { "num_clients": 2 } }));
     // Counts may be a few seconds old.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(40);
     let mut info = api.call("info", json!({})).await?;
     while info["nodes"][0]["num_subs"] != 3 && Instant::now() < deadline {
         sleep(Duration::from_millis(200)).await;

@@ -17,7 +17,7 @@ pub struct Limits {
     #[serde(default = "message_bytes")]
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub message_bytes: i32,
-    /// Bytes waiting to be sent to one client before it is closed as slow, not less than messageBytes: a number from 1024 to 1073741824, default 1048576.
+    /// Bytes waiting to be sent to one client before it is closed as slow, not less than messageBytes; a client that takes bytes all the while may have four times as much for a second. A number from 1024 to 1073741824, default 1048576.
     #[serde(default = "queue_bytes_per_client")]
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub queue_bytes_per_client: i32,

@@ -1,13 +1,7 @@
-//! Bad ingest, in its Gateway: a good manifest with one text replaced by another, and the line that says what is wrong
-//! with it. Keys and salts hold the word that no line may hold.
+//! Bad ingest, in its Gateway: what follows `GATEWAY` in a good manifest, with one text replaced by another, and the line
+//! that says what is wrong with it. Keys and salts hold the word that no line may hold.
 
-pub(crate) const GOOD: &str = r#"
-apiVersion: sluice.dev/v1alpha1
-kind: Gateway
-metadata: {name: demo}
-spec:
-  listeners: [{name: web, port: 8000}]
-  ingest:
+pub(crate) const GOOD: &str = r#"  ingest:
     accept:
       dialect: Countly
       bodyBytes: 2048
@@ -263,13 +257,7 @@ pub(crate) const BAD: &[(&str, &str, &str)] = &[
     ),
 ];
 
-pub(crate) const GOOD_GENERIC: &str = r#"
-apiVersion: sluice.dev/v1alpha1
-kind: Gateway
-metadata: {name: demo}
-spec:
-  listeners: [{name: web, port: 8000}]
-  relay: {authentication: {anonymous: Allowed}}
+pub(crate) const GOOD_GENERIC: &str = r#"  relay: {authentication: {anonymous: Allowed}}
   ingest:
     accept:
       dialect: Generic

@@ -13,6 +13,14 @@ use sluice_crds::problem::Problem;
 use sluice_crds::{manifest, resolve};
 
 const GOOD: &str = include_str!("../../../examples/relay.yaml");
+/// What the manifests of the tables begin with, up to the first member of `spec` that matters.
+const GATEWAY: &str = "\
+apiVersion: sluice.dev/v1alpha1
+kind: Gateway
+metadata: {name: demo}
+spec:
+  listeners: [{name: web, port: 8000}]
+";
 /// Every field is in one of these.
 const EVERYTHING: [&str; 5] = [
     GOOD,
@@ -21,6 +29,11 @@ const EVERYTHING: [&str; 5] = [
     include_str!("../resolve/ingest-generic.yaml"),
     include_str!("../resolve/redis-everything.yaml"),
 ];
+
+/// The Gateway, and what else its `spec` and file hold.
+fn gateway(rest: &str) -> String {
+    format!("{GATEWAY}{rest}")
+}
 
 fn problems(text: &str) -> Vec<Problem> {
     let (objects, mut problems) = manifest::parse(&[("demo.yaml".to_owned(), text.to_owned())]);
@@ -114,19 +127,19 @@ fn every_bad_relay_gets_its_clear_problem() {
 
 #[test]
 fn every_bad_ingest_gets_its_clear_problem() {
-    check_table(ingest::GOOD, ingest::BAD);
-    check_table(ingest::GOOD_GENERIC, ingest::BAD_GENERIC);
+    check_table(&gateway(ingest::GOOD), ingest::BAD);
+    check_table(&gateway(ingest::GOOD_GENERIC), ingest::BAD_GENERIC);
 }
 
 #[test]
 fn every_bad_application_gets_its_clear_problem() {
-    check_table(ingest::GOOD, application::BAD);
+    check_table(&gateway(ingest::GOOD), application::BAD);
 }
 
 #[test]
 fn every_bad_redis_gets_its_clear_problem() {
-    check_table(redis::GOOD, redis::BAD);
-    check_table(redis::GOOD_SECRET, redis::BAD_SECRET);
+    check_table(&gateway(redis::GOOD), redis::BAD);
+    check_table(&gateway(redis::GOOD_SECRET), redis::BAD_SECRET);
 }
 
 #[test]
@@ -144,40 +157,39 @@ fn exactly_one_gateway_is_served() {
 
 #[test]
 fn nobody_could_connect() {
-    let text = "apiVersion: sluice.dev/v1alpha1\nkind: Gateway\nmetadata: {name: demo}\nspec:\n  listeners: [{name: a, port: 1}]\n  relay: {authentication: ";
-    let nobody = problems(&format!("{text}{{}}}}"));
+    let nobody = problems(&gateway("  relay: {authentication: {}}"));
     assert_eq!(nobody[0].field, "spec.relay.authentication");
-    let keyless = problems(&format!("{text}{{jwt: {{}}}}}}"));
+    let keyless = problems(&gateway("  relay: {authentication: {jwt: {}}}"));
     assert_eq!(keyless[0].field, "spec.relay.authentication.jwt");
     assert_eq!((nobody.len(), keyless.len()), (1, 1));
 }
 
 #[test]
 fn a_gateway_serves_something() {
-    let spec = "apiVersion: sluice.dev/v1alpha1\nkind: Gateway\nmetadata: {name: demo}\nspec:\n  listeners: [{name: a, port: 1}]\n";
-    let line = |text: &str| {
-        let lines = problems(text);
+    let line = |rest: &str| {
+        let lines = problems(&gateway(rest));
         assert_eq!(lines.len(), 1, "{lines:#?}");
         lines[0].to_string()
     };
     assert_eq!(
-        line(spec),
+        line(""),
         "Gateway default/demo: spec: nothing would be served: there is neither relay nor ingest; write relay, ingest or both"
     );
     // What it would have served is unknown: nothing is said of that.
-    assert!(line(&format!("{spec}  ingst: {{}}\n")).ends_with("unknown field; write ingest"));
-    assert!(line(&format!("{spec}  relais: {{}}\n")).ends_with("unknown field; write relay"));
+    assert!(line("  ingst: {}\n").ends_with("unknown field; write ingest"));
+    assert!(line("  relais: {}\n").ends_with("unknown field; write relay"));
 }
 
 #[test]
 fn what_could_not_be_read_is_not_said_to_be_missing() {
-    let misspelt = ingest::GOOD.replacen("  ingest:", "  ingst:", 1);
+    let good = gateway(ingest::GOOD);
+    let misspelt = good.replacen("  ingest:", "  ingst:", 1);
     let lines = problems(&misspelt);
     assert_eq!(lines.len(), 1, "{lines:#?}");
     // The one Gateway is of an unknown kind.
-    let unknown = ingest::GOOD.replacen("kind: Gateway", "kind: Gatway", 1);
+    let unknown = good.replacen("kind: Gateway", "kind: Gatway", 1);
     assert_eq!(problems(&unknown).len(), 1);
-    let broken = ingest::GOOD.replacen("url: http://one.example", "url: [", 1);
+    let broken = good.replacen("url: http://one.example", "url: [", 1);
     assert_eq!(problems(&broken).len(), 1);
 }
 
@@ -192,7 +204,7 @@ fn secrets_are_not_shown() {
     let (objects, _) = manifest::parse(&[("a".to_owned(), GOOD.to_owned())]);
     let shown = format!("{objects:?} {:?}", resolve::resolve(&objects));
     assert!(!shown.contains("only-for-trying"), "{shown}");
-    let (objects, _) = manifest::parse(&[("a".to_owned(), ingest::GOOD.to_owned())]);
+    let (objects, _) = manifest::parse(&[("a".to_owned(), gateway(ingest::GOOD))]);
     let shown = format!("{objects:?} {:?}", resolve::resolve(&objects));
     assert!(
         shown.contains("shop") && !shown.contains("hidden"),

@@ -30,8 +30,10 @@ use super::frame::{self, Inbound, Kind, Reader};
 use super::heartbeat::Heartbeat;
 use super::http::Place;
 use super::hub::Dirty;
-use super::limits::{CONTROLS_MAX, HANDLING_LONG_MS, STUCK_MS, UNRESERVED_MESSAGE_BYTES};
-use super::outbox::{Frame, Outbox};
+use super::limits::{
+    CONTROLS_MAX, HANDLING_LONG_MS, STUCK_MS, TAKING_MS, UNRESERVED_MESSAGE_BYTES,
+};
+use super::outbox::{Allowance, Frame, Outbox};
 use super::protocol::{Commands, Encoding, Request};
 use super::session::{Control, Session};
 use super::shared::Admitted;
@@ -168,24 +170,29 @@ impl Connection {
     }
 
     /// Has much waiting, and still takes some of it.
-    pub fn is_behind(&self, queue_bytes_max: usize, now_ms: u64) -> bool {
-        self.waiting_bytes() > queue_bytes_max / 4
-            && now_ms.saturating_sub(self.wrote_at_ms.get()) < STUCK_MS
+    pub fn is_behind(&self, allowance: Allowance) -> bool {
+        self.waiting_bytes() > allowance.queue_bytes / 4
+            && allowance.now_ms.saturating_sub(self.wrote_at_ms.get()) < STUCK_MS
+    }
+
+    /// Over the limit the client is closed as slow; whether the frame is queued.
+    fn admit(&self, frame: Frame, allowance: Allowance) -> bool {
+        if self.closing.borrow().is_some() {
+            return false;
+        }
+        // A socket that was not full has not been asked to take what came since.
+        let taking = !self.blocked.get()
+            || allowance.now_ms.saturating_sub(self.wrote_at_ms.get()) < TAKING_MS;
+        let pushed = self.outbox.borrow_mut().push(frame, allowance, taking);
+        if pushed.is_err() {
+            self.request_close(codes::DISCONNECT_SLOW);
+        }
+        pushed.is_ok()
     }
 
     /// Queues a frame for the worker's next flush. Over the limit the client is closed as slow.
-    pub fn enqueue(self: &Rc<Self>, frame: Frame, queue_bytes_max: usize, dirty: &mut Dirty) {
-        if self.closing.borrow().is_some() {
-            return;
-        }
-        if self
-            .outbox
-            .borrow_mut()
-            .push(frame, queue_bytes_max)
-            .is_err()
-        {
-            self.request_close(codes::DISCONNECT_SLOW);
-        } else if !self.dirty.replace(true) {
+    pub fn enqueue(self: &Rc<Self>, frame: Frame, allowance: Allowance, dirty: &mut Dirty) {
+        if self.admit(frame, allowance) && !self.dirty.replace(true) {
             dirty.push_back(Rc::clone(self));
         }
     }

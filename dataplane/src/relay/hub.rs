@@ -24,7 +24,7 @@ use super::delta::Form;
 use super::filter::Filter;
 use super::history::{Live, check_live};
 use super::limits::HELD_EVENTS_MAX;
-use super::outbox::FrameBytes;
+use super::outbox::{Allowance, FrameBytes};
 use super::protocol::{Position, Publication};
 use super::session::{Control, MemberKey};
 use crate::store::Event;
@@ -80,8 +80,6 @@ pub struct Hub {
     rooms: HashMap<Channel, Room, RandomState>,
     next_id: i64,
     frame_bytes: FrameBytes,
-    /// The worker's clock, as of its last look.
-    now_ms: u64,
 }
 
 impl Hub {
@@ -90,13 +88,7 @@ impl Hub {
             rooms: HashMap::default(),
             next_id: 1,
             frame_bytes,
-            now_ms: 0,
         }
-    }
-
-    /// Tells the hub what time it is.
-    pub fn set_clock(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
     }
 
     /// Adds a member whose events are held back until `release`. Also gives the channel's compact id.
@@ -160,7 +152,7 @@ impl Hub {
         &mut self,
         channel: &Channel,
         key: MemberKey,
-        queue_bytes_max: usize,
+        allowance: Allowance,
         dirty: &mut Dirty,
     ) {
         let Some(room) = self.rooms.get_mut(channel) else {
@@ -179,7 +171,7 @@ impl Hub {
         for event in &held.events {
             // The base of a held delta is not known any more: everything goes in full.
             let mut forms = Forms::new(channel, room.id, event, None, &self.frame_bytes);
-            member.deliver(channel, event, &mut forms, 0, queue_bytes_max, dirty);
+            member.deliver(channel, event, &mut forms, 0, allowance, dirty);
         }
     }
 
@@ -187,7 +179,7 @@ impl Hub {
         &mut self,
         channel: &Channel,
         event: &Event,
-        queue_bytes_max: usize,
+        allowance: Allowance,
         dirty: &mut Dirty,
     ) -> Delivered {
         let Some(room) = self.rooms.get_mut(channel) else {
@@ -218,20 +210,8 @@ impl Hub {
                 held.add(event);
                 continue;
             }
-            delivered.readers.behind += usize::from(
-                member
-                    .wants
-                    .connection
-                    .is_behind(queue_bytes_max, self.now_ms),
-            );
-            let sent = member.deliver(
-                channel,
-                event,
-                &mut forms,
-                room.sequence,
-                queue_bytes_max,
-                dirty,
-            );
+            delivered.readers.behind += usize::from(member.wants.connection.is_behind(allowance));
+            let sent = member.deliver(channel, event, &mut forms, room.sequence, allowance, dirty);
             delivered.frames += usize::from(sent);
         }
         delivered
@@ -242,16 +222,11 @@ impl Hub {
     }
 
     /// How the channel's members keep up.
-    pub fn readers(&self, channel: &Channel, queue_bytes_max: usize) -> Readers {
+    pub fn readers(&self, channel: &Channel, allowance: Allowance) -> Readers {
         let Some(room) = self.rooms.get(channel) else {
             return Readers::default();
         };
-        let is_behind = |member: &Member| {
-            member
-                .wants
-                .connection
-                .is_behind(queue_bytes_max, self.now_ms)
-        };
+        let is_behind = |member: &Member| member.wants.connection.is_behind(allowance);
         let behind = room
             .members
             .iter()
@@ -282,7 +257,7 @@ impl Member {
         event: &Event,
         forms: &mut Forms<'_>,
         sequence: u64,
-        queue_bytes_max: usize,
+        allowance: Allowance,
         dirty: &mut Dirty,
     ) -> bool {
         if self.broken {
@@ -339,7 +314,7 @@ impl Member {
         };
         match forms.frame(variant) {
             Some(frame) => {
-                connection.enqueue(frame, queue_bytes_max, dirty);
+                connection.enqueue(frame, allowance, dirty);
                 true
             }
             None => {

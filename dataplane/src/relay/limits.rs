@@ -45,6 +45,12 @@ pub const STUCK_MS: u64 = 10_000;
 pub const HANDLING_LONG_MS: u64 = 1_000;
 /// How often congested channels are looked at again.
 pub const CONGESTION_LOOK: Duration = Duration::from_millis(20);
+/// How much longer a queue may be than it should for a client that takes bytes all the while, and for how long: such a client
+/// has it short again by then, or is slow. Memory is bounded besides, over all clients of a worker.
+pub const BURST_QUEUES: usize = 4;
+pub const BURST_MS: u64 = 1_000;
+/// A socket that took nothing for so long takes nothing; longer than the worker's clock may be behind.
+pub const TAKING_MS: u64 = 300;
 /// Under memory pressure a client may have no more than this waiting, whatever its own limit.
 pub const QUEUE_BYTES_UNDER_PRESSURE: usize = 64 * 1024;
 /// A message below this size needs no reservation of inbound memory.

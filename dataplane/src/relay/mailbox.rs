@@ -121,9 +121,69 @@ impl Mailbox {
     }
 }
 
+/// Cuts what was taken into rounds: after each the sockets are written, so that a round fits into a client's queue with
+/// what waits there already.
+pub fn rounds(items: &[Item]) -> impl Iterator<Item = &[Item]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |item: &&Item| {
+            if let Item::Event(_, event) = item {
+                bytes += payload_bytes(event);
+            }
+            bytes <= MAILBOX_BYTES_MAX
+        };
+        let count = rest
+            .iter()
+            .take(MAILBOX_EVENTS_MAX)
+            .take_while(fits)
+            .count();
+        // One event that is larger by itself is a round.
+        let (round, left) = rest.split_at(count.max(1).min(rest.len()));
+        rest = left;
+        (!round.is_empty()).then_some(round)
+    })
+}
+
 fn payload_bytes(event: &Event) -> usize {
     match event {
         Event::Publication { publication, .. } => publication.data.len(),
         Event::Join(_) | Event::Leave(_) | Event::Lost => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::relay::protocol::Publication;
+
+    fn event(bytes: usize) -> Item {
+        let publication = Publication {
+            data: vec![0; bytes].into(),
+            ..Publication::default()
+        };
+        let event = Event::Publication {
+            publication: Arc::new(publication),
+            position: None,
+            delta: false,
+        };
+        Item::Event(Channel::new("a", "c"), event)
+    }
+
+    #[test]
+    fn a_round_is_bounded_in_events_and_in_bytes_and_takes_all() {
+        let cases: [(&[usize], &[usize]); 4] = [
+            (&[], &[]),
+            (&[1; 130], &[64, 64, 2]),
+            (&[100_000; 5], &[2, 2, 1]),
+            (&[1, 300_000, 300_000, 1], &[1, 1, 1, 1]),
+        ];
+        for (sizes, want) in cases {
+            let items: Vec<Item> = sizes.iter().map(|bytes| event(*bytes)).collect();
+            let got: Vec<usize> = rounds(&items).map(<[Item]>::len).collect();
+            assert_eq!(got, want, "{sizes:?}");
+        }
     }
 }

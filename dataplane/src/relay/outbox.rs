@@ -1,11 +1,16 @@
 //! What waits to be written to one client, and the slow-consumer rule.
 //!
+//! A client is slow when more waits for it than it may have. One whose socket goes on taking bytes may have several times as
+//! much for a moment: large messages fill a queue within milliseconds, long before publishers can be made to wait.
+//!
 //! Frames are built once per worker and shared by reference count, so a queue costs its pointers. One frame fits
 //! inline: a client that keeps up never allocates here.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+
+use super::limits::BURST_MS;
 
 /// Bytes of all frames alive on one worker, whatever queues they are in.
 pub type FrameBytes = Rc<Cell<usize>>;
@@ -53,6 +58,16 @@ enum Queue {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overflow;
 
+/// What one client may have waiting, as of now.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    pub queue_bytes: usize,
+    /// For a moment, while its socket takes bytes.
+    pub burst_bytes: usize,
+    /// On the worker's clock.
+    pub now_ms: u64,
+}
+
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Queue,
@@ -60,6 +75,8 @@ pub struct Outbox {
     written: usize,
     /// Bytes still to write.
     waiting: usize,
+    /// Since when there has been more than the client may have for long; 0 when there is not.
+    over_since_ms: u64,
 }
 
 impl Outbox {
@@ -72,10 +89,24 @@ impl Outbox {
     }
 
     /// Queues a frame, unless bytes are waiting already and the frame would take them over the limit: a single
-    /// frame larger than the limit may pass.
-    pub fn push(&mut self, frame: Frame, limit_bytes: usize) -> Result<(), Overflow> {
-        if self.waiting > 0 && self.waiting + frame.bytes().len() > limit_bytes {
-            return Err(Overflow);
+    /// frame larger than the limit may pass. `taking`: the socket has not been full for long.
+    pub fn push(
+        &mut self,
+        frame: Frame,
+        allowance: Allowance,
+        taking: bool,
+    ) -> Result<(), Overflow> {
+        let after = self.waiting + frame.bytes().len();
+        if self.waiting == 0 || after <= allowance.queue_bytes {
+            self.over_since_ms = 0;
+        } else {
+            if self.over_since_ms == 0 || self.waiting <= allowance.queue_bytes {
+                self.over_since_ms = allowance.now_ms.max(1);
+            }
+            let for_a_moment = allowance.now_ms.saturating_sub(self.over_since_ms) < BURST_MS;
+            if !(taking && for_a_moment && after <= allowance.burst_bytes) {
+                return Err(Overflow);
+            }
         }
         self.push_unchecked(frame);
         Ok(())
@@ -188,14 +219,42 @@ mod tests {
     #[test]
     fn a_queue_over_its_limit_refuses_but_one_large_frame_passes() {
         let alive = FrameBytes::default();
+        let frame = |bytes| Frame::new(vec![0; bytes], &alive);
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.push(Frame::new(vec![0; 200], &alive), 100), Ok(()));
-        assert_eq!(
-            outbox.push(Frame::new(vec![0; 1], &alive), 100),
-            Err(Overflow)
-        );
+        assert_eq!(outbox.push(frame(200), at(0), false), Ok(()));
+        assert_eq!(outbox.push(frame(1), at(0), false), Err(Overflow));
         outbox.advance(150);
-        assert_eq!(outbox.push(Frame::new(vec![0; 50], &alive), 100), Ok(()));
+        assert_eq!(outbox.push(frame(50), at(0), false), Ok(()));
+    }
+
+    /// 100 bytes, 400 for a moment.
+    fn at(now_ms: u64) -> Allowance {
+        Allowance {
+            queue_bytes: 100,
+            burst_bytes: 400,
+            now_ms,
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_bytes_is_spared_for_a_moment_and_up_to_a_bound() {
+        let alive = FrameBytes::default();
+        let frame = |bytes| Frame::new(vec![0; bytes], &alive);
+        let mut outbox = Outbox::default();
+        for _ in 0..4 {
+            assert_eq!(outbox.push(frame(100), at(10), true), Ok(()));
+        }
+        assert_eq!(outbox.push(frame(1), at(10), true), Err(Overflow), "bound");
+        outbox.advance(250);
+        assert_eq!(outbox.push(frame(10), at(10), false), Err(Overflow), "full");
+        assert_eq!(outbox.push(frame(10), at(BURST_MS + 9), true), Ok(()));
+        let late = outbox.push(frame(10), at(BURST_MS + 10), true);
+        assert_eq!(late, Err(Overflow), "over for too long");
+        // Under the limit once: the next burst counts anew.
+        outbox.advance(100);
+        assert_eq!(outbox.push(frame(90), at(BURST_MS + 20), true), Ok(()));
+        let next = outbox.push(frame(90), at(BURST_MS * 2 + 19), true);
+        assert_eq!(next, Ok(()));
     }
 
     #[test]

@@ -29,11 +29,11 @@ use super::connection::Connection;
 use super::frame;
 use super::hub::{Dirty, Hub, Membership};
 use super::limits::{
-    QUEUE_BYTES_UNDER_PRESSURE, READ_BUFFER_BYTES, TIMER_GRAIN_MS, WRITE_GATHER_BYTES,
+    BURST_QUEUES, QUEUE_BYTES_UNDER_PRESSURE, READ_BUFFER_BYTES, TIMER_GRAIN_MS, WRITE_GATHER_BYTES,
 };
 use super::mailbox::Mailbox;
 use super::metrics::{Metrics, Operation};
-use super::outbox::{Frame, FrameBytes};
+use super::outbox::{Allowance, Frame, FrameBytes};
 use super::protocol::{self, Encoding, Position, Publication};
 use super::router::Router;
 use super::seats;
@@ -208,7 +208,6 @@ impl Worker {
 
     fn look_at_clock(&self) {
         self.coarse_ms.set(self.clock_ms());
-        self.hub.borrow_mut().set_clock(self.coarse_ms.get());
     }
 
     /// For timers: up to a grain later, so that the timers of many connections fire together and wake the thread once.
@@ -221,12 +220,18 @@ impl Worker {
     }
 
     /// What one client may have waiting: less when the frames of all take too much memory.
-    pub fn queue_bytes_max(&self) -> usize {
+    pub fn allowance(&self) -> Allowance {
         let limit = self.config.borrow().relay.limits.queue_bytes_per_client;
-        if self.frame_bytes.get() > self.frame_bytes_max {
-            limit.min(QUEUE_BYTES_UNDER_PRESSURE)
+        let (queue_bytes, burst_bytes) = if self.frame_bytes.get() > self.frame_bytes_max {
+            let pressed = limit.min(QUEUE_BYTES_UNDER_PRESSURE);
+            (pressed, pressed)
         } else {
-            limit
+            (limit, limit.saturating_mul(BURST_QUEUES))
+        };
+        Allowance {
+            queue_bytes,
+            burst_bytes,
+            now_ms: self.coarse_ms(),
         }
     }
 
@@ -301,13 +306,10 @@ impl Worker {
     }
 
     pub fn release_member(&self, channel: &Channel, member: MemberKey) {
-        let queue_bytes_max = self.queue_bytes_max();
-        self.hub.borrow_mut().release(
-            channel,
-            member,
-            queue_bytes_max,
-            &mut self.dirty.borrow_mut(),
-        );
+        let allowance = self.allowance();
+        self.hub
+            .borrow_mut()
+            .release(channel, member, allowance, &mut self.dirty.borrow_mut());
     }
 
     /// Takes a member that `Router::join` counted out of hub and interest.

@@ -15,6 +15,11 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
 
+mod ids;
+pub(in crate::store) mod record;
+
+pub use self::ids::EntryIds;
+
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum QueueError {
     /// The byte budget is used up by entries that may not be removed yet. Nothing was stored.

@@ -5,6 +5,7 @@
 //! knows that it is Redis.
 
 pub mod broker;
+mod client_info;
 pub mod cluster;
 pub mod lanes;
 pub mod limits;

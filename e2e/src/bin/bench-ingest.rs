@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
-use sluice_e2e::bench_ingest::{Run, accept, backlog, deliver, spike};
+use sluice_e2e::bench_ingest::{Run, accept, backlog, deliver, redis, spike};
 
 /// Measures ingest
 #[derive(Parser)]
@@ -29,6 +29,7 @@ enum Scenario {
     Accept,
     Deliver,
     Backlog,
+    Redis,
     Spike,
 }
 
@@ -54,6 +55,7 @@ async fn main() -> Result<()> {
             Scenario::Accept => accept::run(&run).await?,
             Scenario::Deliver => deliver::run(&run).await?,
             Scenario::Backlog => backlog::run(&run).await?,
+            Scenario::Redis => redis::run(&run).await?,
             Scenario::Spike => spike::run(&run, args.kill).await?,
         }
     }

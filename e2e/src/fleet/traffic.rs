@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -24,8 +24,10 @@ const CHANNELS: usize = 12;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Pause before a publication is tried again, and before a reader comes back.
 const RETRY: Duration = Duration::from_millis(100);
-/// Time for what was published last to arrive.
-const SETTLE: Duration = Duration::from_secs(15);
+/// Time for what was published last to arrive, on a machine that has none.
+const SETTLE: Duration = Duration::from_secs(40);
+/// Who has what was published last waits for so long for what comes again.
+const QUIET: Duration = Duration::from_secs(2);
 /// The namespace without history; the default one has it.
 pub const PLAIN: &str = "plain";
 
@@ -163,15 +165,21 @@ impl Flow {
         stop: &Arc<AtomicBool>,
     ) -> Result<Self> {
         let kept = !channel.starts_with(PLAIN);
+        let last = Arc::new(AtomicU64::new(u64::MAX));
         let mut readers = Vec::new();
         for offset in 1..=2 {
             let mut places = planes.to_vec();
             places.rotate_left((number + offset) % planes.len());
             let mut reader = Reader::new(places, channel.clone(), kept);
             reader.open().await.context("first subscribe")?;
-            readers.push(tokio::spawn(reader.run(Arc::clone(stop))));
+            readers.push(tokio::spawn(reader.run(Arc::clone(&last))));
         }
-        let writer = tokio::spawn(write(api, channel, kept, Arc::clone(stop)));
+        let stop = Arc::clone(stop);
+        let writer = tokio::spawn(async move {
+            let written = write(api, channel, kept, stop).await;
+            last.store(written.last, Ordering::Relaxed);
+            written
+        });
         Ok(Self { writer, readers })
     }
 
@@ -288,16 +296,18 @@ impl Reader {
         Ok(())
     }
 
-    async fn run(mut self, stop: Arc<AtomicBool>) -> Result<Read> {
+    /// Until it has the last number, which is told once it is written.
+    async fn run(mut self, last: Arc<AtomicU64>) -> Result<Read> {
         self.heard = Instant::now();
         let mut stopped: Option<Instant> = None;
         loop {
-            if stop.load(Ordering::Relaxed) {
+            let last = last.load(Ordering::Relaxed);
+            if last != u64::MAX {
                 let since = *stopped.get_or_insert_with(Instant::now);
+                let has_last = self.read.numbers.last().is_some_and(|has| *has >= last);
                 // Silence after the last publication is none.
-                let quiet = since.elapsed() > Duration::from_secs(2)
-                    && self.heard.elapsed() > Duration::from_secs(2);
-                if quiet && self.client.is_some() || since.elapsed() > SETTLE {
+                let quiet = since.elapsed() > QUIET && self.heard.elapsed() > QUIET;
+                if has_last && quiet || since.elapsed() > SETTLE {
                     return Ok(self.read);
                 }
             }

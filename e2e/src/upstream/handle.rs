@@ -16,7 +16,7 @@ use super::settings::{Fault, Settings};
 use crate::http;
 use crate::sluice::free_port;
 
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Killed when dropped.
 pub struct Upstream {

@@ -111,6 +111,20 @@ impl Rig {
         id
     }
 
+    /// Waits until the only lane is held for this reason.
+    async fn until_held(&self, why: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let report = self.handle.report().await.unwrap();
+            let held = report.lanes.first().and_then(|lane| lane.held.as_ref());
+            if held.is_some_and(|held| held.why.as_str() == why) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not held for {why}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn scrape(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();

@@ -27,17 +27,7 @@ impl Connection {
     }
 
     pub(super) fn send_frame(self: &Rc<Self>, worker: &Worker, frame: Frame) {
-        if self.closing.borrow().is_some() {
-            return;
-        }
-        if self
-            .outbox
-            .borrow_mut()
-            .push(frame, worker.queue_bytes_max())
-            .is_err()
-        {
-            self.request_close(crate::relay::codes::DISCONNECT_SLOW);
-        }
+        self.admit(frame, worker.allowance());
     }
 
     /// Writes what the socket takes now; the rest is left to the task.

@@ -8,7 +8,7 @@ mod smuggling;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,7 +40,7 @@ use crate::store::queue::{
 };
 
 /// Longer than anything here takes, shorter than the patience of who waits for the tests.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// When nothing has come for so long, nothing will.
 const QUIET: Duration = Duration::from_millis(150);
 const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
@@ -51,9 +51,19 @@ pub(crate) struct TestQueue {
     entries: Mutex<Vec<NewEntry>>,
     refusal: Mutex<Option<QueueError>>,
     pub(crate) delay: Mutex<Duration>,
+    /// Appends that began.
+    begun: AtomicUsize,
+    /// Held by a test: appends wait.
+    gate: tokio::sync::RwLock<()>,
 }
 
 impl TestQueue {
+    async fn until_begun(&self, appends: usize) {
+        while self.begun.load(Ordering::Relaxed) < appends {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub(crate) fn take(&self) -> Vec<(NewEntry, StoredRequest)> {
         let entries = std::mem::take(&mut *self.entries.lock());
         let decoded = entries.into_iter().map(|entry| {
@@ -67,6 +77,8 @@ impl TestQueue {
 #[async_trait]
 impl Queue for TestQueue {
     async fn append(&self, entry: NewEntry) -> Result<(), QueueError> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        let _open = self.gate.read().await;
         let delay = *self.delay.lock();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;

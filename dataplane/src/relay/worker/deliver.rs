@@ -9,8 +9,8 @@ use super::Worker;
 use crate::drain::{Watcher, pace};
 use crate::relay::codes;
 use crate::relay::hub::Dirty;
-use crate::relay::limits::{CONGESTION_LOOK, FLUSHES_PER_TURN, MAILBOX_EVENTS_MAX};
-use crate::relay::mailbox::Item;
+use crate::relay::limits::{CONGESTION_LOOK, FLUSHES_PER_TURN};
+use crate::relay::mailbox::{Item, rounds};
 
 /// How often the worker's own lateness is measured.
 const LOOP_PROBE: Duration = Duration::from_millis(100);
@@ -23,7 +23,12 @@ impl Worker {
         loop {
             let items = self.mailbox.take().await;
             self.look_at_clock();
-            for round in items.chunks(MAILBOX_EVENTS_MAX) {
+            for (index, round) in rounds(&items).enumerate() {
+                if index > 0 {
+                    // Sockets that are full have a chance to become writable before more comes for them.
+                    tokio::task::yield_now().await;
+                    self.look_at_clock();
+                }
                 for item in round {
                     match item {
                         Item::Event(channel, event) => self.deliver_event(channel, event),
@@ -37,13 +42,11 @@ impl Worker {
     }
 
     fn deliver_event(&self, channel: &crate::relay::channel::Channel, event: &crate::store::Event) {
-        let queue_bytes_max = self.queue_bytes_max();
-        let delivered = self.hub.borrow_mut().deliver(
-            channel,
-            event,
-            queue_bytes_max,
-            &mut self.dirty.borrow_mut(),
-        );
+        let allowance = self.allowance();
+        let delivered =
+            self.hub
+                .borrow_mut()
+                .deliver(channel, event, allowance, &mut self.dirty.borrow_mut());
         super::add(&self.counts.deliveries, delivered.frames as u64);
         if delivered.readers.are_congested(self.is_overloaded()) {
             let mut congested = self.congested.borrow_mut();
@@ -82,12 +85,12 @@ impl Worker {
                 self.congestion_began.notified().await;
             }
             tokio::time::sleep(CONGESTION_LOOK).await;
-            let queue_bytes_max = self.queue_bytes_max();
+            let allowance = self.allowance();
             let overloaded = self.is_overloaded();
             let hub = self.hub.borrow();
             let mut behind = 0;
             self.congested.borrow_mut().retain(|channel| {
-                let readers = hub.readers(channel, queue_bytes_max);
+                let readers = hub.readers(channel, allowance);
                 let still = readers.are_congested(overloaded);
                 if still {
                     behind += readers.behind;

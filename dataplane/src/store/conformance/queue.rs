@@ -31,6 +31,11 @@ pub(crate) trait Harness: Send + Sync {
     async fn killed(&self, queue: Arc<dyn Queue>) -> Arc<dyn Queue>;
 }
 
+/// By which a harness knows a queue that is handed back to it.
+pub(crate) fn address<T: ?Sized>(queue: &Arc<T>) -> usize {
+    Arc::as_ptr(queue).cast::<()>() as usize
+}
+
 /// Runs all cases.
 pub(crate) async fn run(harness: &dyn Harness) {
     claiming::run(harness).await;

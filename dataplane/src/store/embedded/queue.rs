@@ -24,11 +24,9 @@ mod bits;
 mod block;
 mod cache;
 mod checkpoint;
-pub(in crate::store) mod codec;
 mod compact;
 mod disk;
 mod front;
-mod ids;
 mod index;
 mod jobs;
 mod limits;
@@ -49,7 +47,6 @@ mod writer;
 use self::block::Unpacker;
 use self::disk::{Disk, Layout, RealDisk};
 use self::front::{Append, shutting_down};
-pub use self::ids::EntryIds;
 use self::jobs::{Jobs, JobsReceiver};
 use self::limits::{ENTRY_BYTES_MAX, NAME_BYTES_MAX, READS_MAX, SEARCHES_MAX};
 use self::settler::{Settle, Settler};
@@ -59,8 +56,8 @@ use self::upkeep::Keeper;
 use self::verdicts::{Record, What};
 use self::writer::Writer;
 use crate::store::queue::{
-    ClaimLimits, Claimed, EntryId, Filter, Found, Horizon, Lane, LaneStats, NewEntry, Page, Queue,
-    QueueError, QueueStats, Token, Verdict,
+    ClaimLimits, Claimed, EntryId, EntryIds, Filter, Found, Horizon, Lane, LaneStats, NewEntry,
+    Page, Queue, QueueError, QueueStats, Token, Verdict,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -60,10 +60,9 @@ use super::cluster::Cluster;
 use super::lanes::{Full, Lanes, Limits};
 use super::limits::CALL_DEADLINE;
 use super::slots::Partitions;
-use crate::store::embedded::queue::EntryIds;
 use crate::store::queue::{
-    ClaimLimits, Claimed, EntryId, Filter, Found, Horizon, Lane, LaneStats, NewEntry, Page, Queue,
-    QueueError, QueueStats, Token, Verdict,
+    ClaimLimits, Claimed, EntryId, EntryIds, Filter, Found, Horizon, Lane, LaneStats, NewEntry,
+    Page, Queue, QueueError, QueueStats, Token, Verdict,
 };
 
 /// What a record costs in the room for waiting ones.
@@ -332,10 +331,15 @@ impl Queue for RedisQueue {
         }
         let (done, answer) = oneshot::channel();
         let append = Append { entry, done };
-        shared
+        let part = &shared.parts[usize::from(partition)];
+        writer::gathered_one(part);
+        let submitted = shared
             .appends
-            .submit(partition, append, bytes + RECORD_BYTES)
-            .map_err(too_much)?;
+            .submit(partition, append, bytes + RECORD_BYTES);
+        if let Err(full) = submitted {
+            part.gathered.fetch_sub(1, Ordering::Relaxed);
+            return Err(too_much(full));
+        }
         match tokio::time::timeout(CALL_DEADLINE, answer).await {
             Ok(answer) => answer.map_err(|_| shutting_down())?,
             Err(_) => Err(QueueError::Unavailable("redis does not answer".into())),

@@ -7,6 +7,16 @@ use super::server::{Act, TestServer, answer, success};
 use super::*;
 use crate::store::queue::Outcome;
 
+/// Asks the server's `/ping` about its health.
+fn checking(server: &TestServer, interval: Duration) -> Rig {
+    let mut checked = at(server);
+    checked.health = Some(Health {
+        path: "/ping".to_owned(),
+        interval,
+    });
+    Rig::start(quick(ingest(vec![application("a")], vec![checked])))
+}
+
 #[tokio::test]
 async fn an_upstream_that_fails_its_checks_gets_nothing() {
     let server = TestServer::start(|seen| {
@@ -17,12 +27,7 @@ async fn an_upstream_that_fails_its_checks_gets_nothing() {
         }
     })
     .await;
-    let mut checked = at(&server);
-    checked.health = Some(Health {
-        path: "/ping".to_owned(),
-        interval: Duration::from_millis(30),
-    });
-    let rig = Rig::start(quick(ingest(vec![application("a")], vec![checked])));
+    let rig = checking(&server, Duration::from_millis(30));
     until("it was checked", || server.count() >= 3).await;
     rig.append("a", "k", &get("/i")).await;
     let held = async || {
@@ -56,12 +61,7 @@ async fn one_check_that_fails_is_forgiven() {
         }
     })
     .await;
-    let mut checked = at(&server);
-    checked.health = Some(Health {
-        path: "/ping".to_owned(),
-        interval: Duration::from_millis(10),
-    });
-    let rig = Rig::start(quick(ingest(vec![application("a")], vec![checked])));
+    let rig = checking(&server, Duration::from_millis(10));
     until("it was checked", || server.count() >= 10).await;
     let report = rig.handle.report().await.unwrap();
     assert!(report.upstreams[0].healthy);
@@ -76,13 +76,9 @@ async fn an_application_is_paused_and_resumed_while_running() {
     config.applications = vec![paused.into()];
     let rig = Rig::start(config.clone());
     rig.append("a", "k", &get("/i")).await;
+    rig.until_held("Paused").await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(server.count(), 0);
-    let report = rig.handle.report().await.unwrap();
-    assert_eq!(
-        report.lanes[0].held.map(|held| held.why.as_str()),
-        Some("Paused")
-    );
     config.applications = vec![application("a").into()];
     rig.config.send_replace(gateway(config));
     until("it is delivered", || rig.queue.waiting() == 0).await;
@@ -123,7 +119,7 @@ async fn stopping_waits_for_answers_and_records_them() {
     })
     .await;
     let rig = Rig::simple(&server);
-    for index in 0..10 {
+    for index in 0..100 {
         rig.append("a", &index.to_string(), &get(&format!("/i?{index}")))
             .await;
     }
@@ -131,7 +127,7 @@ async fn stopping_waits_for_answers_and_records_them() {
     let given_up = rig.handle.stop(Instant::now() + PATIENCE).await;
     assert_eq!(given_up, 0);
     let sent = server.count();
-    assert!(sent < 10, "nothing new is sent");
+    assert!(sent < 100, "nothing new is sent");
     assert_eq!(rig.queue.settled(Outcome::Delivered), sent);
     tokio::time::timeout(PATIENCE, rig.handle.ended())
         .await
@@ -147,7 +143,7 @@ async fn stopping_does_not_wait_for_ever() {
     let began = Instant::now();
     let given_up = rig.handle.stop(began + Duration::from_millis(200)).await;
     assert_eq!(given_up, 1);
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < PATIENCE);
     assert_eq!(rig.queue.waiting(), 1);
 }
 

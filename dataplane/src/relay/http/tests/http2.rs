@@ -122,12 +122,13 @@ async fn a_client_that_cancels_all_it_asks_is_cut() {
 #[tokio::test]
 async fn a_drain_ends_http2_connections() {
     let server = start();
-    *server.queue.delay.lock() = Duration::from_millis(400);
+    let gate = server.queue.gate.write().await;
     let mut sender = client(&server).await;
     let under_way = sender.send_request(request(Method::POST, "/i", FORM));
     let drain = async {
-        tokio::time::sleep(QUIET).await;
-        server.drain.start(Duration::from_secs(5));
+        server.queue.until_begun(1).await;
+        server.drain.start(PATIENCE);
+        drop(gate);
     };
     let (answer, ()) = tokio::join!(under_way, drain);
     assert_eq!(answer.expect("an answer").status(), StatusCode::OK);

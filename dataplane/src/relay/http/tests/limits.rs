@@ -84,11 +84,13 @@ async fn a_queue_that_takes_nothing_is_said_so() {
 #[tokio::test]
 async fn concurrent_requests_are_bounded() {
     let server = start_ingest(|ingest| ingest.accept.concurrent_requests = 2);
-    *server.queue.delay.lock() = Duration::from_millis(500);
+    let gate = server.queue.gate.write().await;
     let (first, second) = (server.exchange(post(FORM)), server.exchange(post(FORM)));
     let third = async {
-        tokio::time::sleep(QUIET).await;
-        server.exchange(post(FORM)).await
+        server.queue.until_begun(2).await;
+        let third = server.exchange(post(FORM)).await;
+        drop(gate);
+        third
     };
     let (first, second, third) = tokio::join!(first, second, third);
     assert_eq!(
@@ -98,7 +100,6 @@ async fn concurrent_requests_are_bounded() {
     assert_eq!(third.statuses(), [503]);
     assert!(third.text.contains("retry-after: "));
     server.assert_counted(r#"sluice_ingest_rejected_total{reason="Concurrency"} 1"#);
-    *server.queue.delay.lock() = Duration::ZERO;
     assert_eq!(server.exchange(post(FORM)).await.statuses(), [200]);
 }
 
@@ -141,15 +142,16 @@ async fn kept_connections_hold_no_handshake_permits() {
 #[tokio::test]
 async fn a_drain_lets_requests_finish_and_closes_the_rest() {
     let server = start();
-    *server.queue.delay.lock() = Duration::from_millis(400);
     let mut idle = server.connect().await;
     idle.write_all(post(FORM).as_bytes()).await.expect("open");
     assert_eq!(read_all(&mut idle).await.statuses(), [200]);
+    let gate = server.queue.gate.write().await;
     let mut busy = server.connect().await;
     busy.write_all(post(FORM).as_bytes()).await.expect("open");
-    tokio::time::sleep(QUIET).await;
-    server.drain.start(Duration::from_secs(5));
+    server.queue.until_begun(2).await;
+    server.drain.start(PATIENCE);
     let answered = read_all(&mut idle).await;
+    drop(gate);
     assert_eq!((answered.text.as_str(), answered.closed), ("", true));
     let answered = read_all(&mut busy).await;
     assert_eq!((answered.statuses(), answered.closed), (vec![200], true));
@@ -186,7 +188,7 @@ async fn a_head_that_does_not_end_is_given_up() {
         }
         answered
     };
-    let answered = timeout(Duration::from_secs(15), trickle)
+    let answered = timeout(Duration::from_secs(40), trickle)
         .await
         .expect("given up");
     assert_eq!(answered.statuses(), [408]);

@@ -190,7 +190,7 @@ async fn changes_are_told(harness: &dyn Harness) {
     changes.borrow_and_update();
     assert!(!changes.has_changed().unwrap());
     queue.append(entry("a", 0)).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(10), changes.changed())
+    tokio::time::timeout(Duration::from_secs(40), changes.changed())
         .await
         .expect("told of the append")
         .unwrap();

@@ -1,6 +1,6 @@
 //! A set of ordinals, one bit each.
 
-use super::codec::{Reader, put_varint};
+use crate::store::codec::{Reader, put_varint};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Bits(Vec<u64>);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::codec::{Reader, put_bytes, put_varint};
 use super::limits::{BLOCK_BYTES_MAX, NAME_BYTES_MAX};
+use crate::store::codec::{Reader, compression_pays, put_bytes, put_varint};
 use crate::store::queue::{EntryId, Lane, NewEntry, OrderingKey};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SLQB");
@@ -317,7 +317,7 @@ impl Packer {
         self.packed.shrink_to(BUFFER_KEPT_BYTES);
         self.packed.reserve(zstd::zstd_safe::compress_bound(length));
         let done = packer.compress_to_buffer(requests, &mut self.packed);
-        done.is_ok_and(|packed| packed < length - length / 16)
+        done.is_ok_and(|packed| compression_pays(length, packed))
     }
 }
 

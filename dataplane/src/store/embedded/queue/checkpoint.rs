@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::bits::Bits;
-use super::codec::{Reader, checked, put_crc, put_varint};
+use crate::store::codec::{Reader, checked, put_crc, put_varint};
 
 const MAGIC: &[u8; 8] = b"SLQCHK\0\n";
 

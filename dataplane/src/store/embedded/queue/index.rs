@@ -5,14 +5,13 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::block::Head;
-use super::codec::{Reader, checked, put_bytes, put_crc, put_varint};
 use super::disk::read_at;
 use super::limits::{NAME_BYTES_MAX, SEGMENT_ENTRIES_MAX};
+use crate::store::codec::{Reader, checked, put_bytes, put_crc, put_varint};
 use crate::store::queue::{EntryId, Lane};
 
 const MAGIC: &[u8; 8] = b"SLQIDX\0\n";
@@ -198,11 +197,11 @@ impl Summary {
         for _ in 0..lanes {
             let partition = reader.varint()?.try_into().ok()?;
             let replay = reader.u8()? == 1;
-            let name = reader.bytes().filter(|name| name.len() <= NAME_BYTES_MAX)?;
+            let application = reader.text().filter(|name| name.len() <= NAME_BYTES_MAX)?;
             summary.lanes.push(LaneSummary {
                 lane: Lane {
                     partition,
-                    application: Arc::from(std::str::from_utf8(&name).ok()?),
+                    application,
                     replay,
                 },
                 entries: reader.varint32()?,

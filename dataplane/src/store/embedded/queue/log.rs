@@ -9,8 +9,8 @@ use std::io;
 use bytes::Bytes;
 
 use super::block::{FIXED_BYTES, Head, Row};
-use super::codec::{Reader, checked, put_crc};
 use super::disk::Window;
+use crate::store::codec::{Reader, checked, put_crc};
 
 const MAGIC: &[u8; 8] = b"SLQLOG\0\n";
 pub(super) const VERSION: u32 = 1;

@@ -21,6 +21,7 @@ use super::segment::{LaneId, Opened, Segment};
 use super::shared::{Shared, read_block};
 use super::state::BlockRead;
 use super::verdicts::{self, Verdicts};
+use crate::store::queue::record::lost;
 use crate::store::queue::{EntryId, Filter, Found, Lane, Outcome, Page, State, Verdict};
 
 /// Where an entry is.
@@ -363,19 +364,12 @@ impl Known {
             self.0 = Some(read_verdicts(seq, &path)?);
         }
         // Else the count survived a crash that what was counted did not.
-        let lost = || Verdict {
-            outcome: if parked {
-                Outcome::Parked
-            } else {
-                Outcome::Delivered
-            },
-            reason: Arc::default(),
-            http_status: 0,
-            attempts: 0,
-            upstream: Arc::default(),
-            at_ms: 0,
+        let outcome = if parked {
+            Outcome::Parked
+        } else {
+            Outcome::Delivered
         };
-        Ok(known(self).unwrap_or_else(lost))
+        Ok(known(self).unwrap_or_else(|| lost(outcome)))
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::atomic::AtomicUsize;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::conformance::queue as conformance;
+use crate::store::conformance::queue::{self as conformance, address};
 use crate::store::queue::Outcome;
 
 mod faults;
+mod formats;
 mod killing;
 mod model;
 mod recovering;
@@ -26,10 +27,6 @@ struct Local {
     options: QueueOptions,
     /// Where a queue is, by its address.
     places: Mutex<HashMap<usize, PathBuf>>,
-}
-
-fn address<T: ?Sized>(queue: &Arc<T>) -> usize {
-    Arc::as_ptr(queue).cast::<()>() as usize
 }
 
 impl Local {

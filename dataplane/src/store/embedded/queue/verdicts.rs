@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::codec::{Reader, checked, put_bytes, put_crc, put_varint};
 use super::disk::{Window, read_at};
 use super::limits::SEGMENT_ENTRIES_MAX;
+use crate::store::codec::{Reader, checked, put_bytes, put_crc, put_varint};
+pub(super) use crate::store::queue::record::What;
 use crate::store::queue::{Outcome, Verdict};
 
 const MAGIC: &[u8; 8] = b"SLQVER\0\n";
@@ -22,8 +23,6 @@ const FRAME_HEAD_BYTES: usize = 8;
 /// A frame of so many records at most, so that reading one takes little memory.
 pub(super) const FRAME_RECORDS_MAX: usize = 4_096;
 const FRAME_BYTES_MAX: usize = 16 << 20;
-/// Reasons and names of upstreams; longer ones are cut.
-const TEXT_BYTES_MAX: usize = 256;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Record {
@@ -31,12 +30,6 @@ pub(super) struct Record {
     pub(super) lane_number: u32,
     pub(super) request_bytes: u32,
     pub(super) what: What,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum What {
-    Settled(Verdict),
-    Attempts(u32),
 }
 
 /// The beginning of a verdict file.
@@ -55,27 +48,6 @@ pub(super) fn parse_header(data: &Bytes, segment: u64) -> Option<u32> {
     right.then(|| reader.u32())?
 }
 
-fn outcome_code(outcome: Outcome) -> u8 {
-    match outcome {
-        Outcome::Delivered => 1,
-        Outcome::Parked => 2,
-        Outcome::Discarded => 3,
-        Outcome::Replayed => 4,
-    }
-}
-
-fn outcome_of(code: u8) -> Option<Outcome> {
-    Some(match code {
-        1 => Outcome::Delivered,
-        2 => Outcome::Parked,
-        3 => Outcome::Discarded,
-        4 => Outcome::Replayed,
-        _ => return None,
-    })
-}
-
-const ATTEMPTS_CODE: u8 = 0;
-
 /// Appends frames with all records.
 pub(super) fn put_frames(out: &mut Vec<u8>, records: &[Record]) {
     for records in records.chunks(FRAME_RECORDS_MAX) {
@@ -90,21 +62,9 @@ fn put_frame(out: &mut Vec<u8>, records: &[Record]) {
         put_varint(&mut body, u64::from(record.ordinal));
         put_varint(&mut body, u64::from(record.lane_number));
         put_varint(&mut body, u64::from(record.request_bytes));
-        match &record.what {
-            What::Attempts(attempts) => {
-                body.push(ATTEMPTS_CODE);
-                put_varint(&mut body, u64::from(*attempts));
-            }
-            What::Settled(verdict) => {
-                body.push(outcome_code(verdict.outcome));
-                put_varint(&mut body, u64::from(verdict.attempts));
-                put_varint(&mut body, u64::from(verdict.http_status));
-                put_varint(&mut body, verdict.at_ms);
-                for text in [&verdict.reason, &verdict.upstream] {
-                    put_varint(&mut body, text_number(&mut texts, text));
-                }
-            }
-        }
+        record.what.put(&mut body, |body, text| {
+            put_varint(body, text_number(&mut texts, text));
+        });
     }
     let mut frame = Vec::with_capacity(body.len() + 64);
     put_varint(&mut frame, texts.len() as u64);
@@ -120,11 +80,6 @@ fn put_frame(out: &mut Vec<u8>, records: &[Record]) {
 }
 
 fn text_number<'a>(texts: &mut Vec<&'a str>, text: &'a str) -> u64 {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let text = &text[..end];
     let known = texts.iter().position(|known| *known == text);
     known.unwrap_or_else(|| {
         texts.push(text);
@@ -145,17 +100,9 @@ fn parse_frame(data: &Bytes, known: &mut Texts, found: &mut impl FnMut(Record)) 
         let ordinal = reader.varint32()?;
         let lane_number = reader.varint32()?;
         let request_bytes = reader.varint32()?;
-        let what = match reader.u8()? {
-            ATTEMPTS_CODE => What::Attempts(reader.varint32()?),
-            code => What::Settled(Verdict {
-                outcome: outcome_of(code)?,
-                attempts: reader.varint32()?,
-                http_status: reader.varint()?.try_into().ok()?,
-                at_ms: reader.varint()?,
-                reason: texts.get(reader.varint()? as usize)?.clone(),
-                upstream: texts.get(reader.varint()? as usize)?.clone(),
-            }),
-        };
+        let what = What::take(&mut reader, |reader| {
+            texts.get(reader.varint()? as usize).cloned()
+        })?;
         found(Record {
             ordinal,
             lane_number,

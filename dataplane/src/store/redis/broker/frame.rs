@@ -7,9 +7,11 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 
 use crate::relay::protocol::{ClientInfo, Publication};
+use crate::store::codec::{Reader, put_bytes, put_varint};
+use crate::store::redis::client_info;
 use crate::store::{NewPublication, PresenceEvent};
 
 const VERSION: u8 = 1;
@@ -69,7 +71,8 @@ impl Body {
     /// About how long the frame will be.
     pub(super) fn bytes(&self) -> usize {
         let info = |info: &ClientInfo| {
-            info.user.len() + info.client.len() + info.conn_info.len() + info.chan_info.len() + 16
+            let fields = client_info::fields(info);
+            fields.iter().map(|field| field.len() + 4).sum::<usize>()
         };
         let body = match self {
             Self::Publication { publication, .. } => {
@@ -84,7 +87,7 @@ impl Body {
 
     /// The frame behind `prefix`, which says where it is.
     pub(super) fn encode(&self, id: Id, prefix: &[u8]) -> Bytes {
-        let mut out = BytesMut::with_capacity(prefix.len() + self.bytes());
+        let mut out: Vec<u8> = Vec::with_capacity(prefix.len() + self.bytes());
         out.put_slice(prefix);
         out.put_u8(VERSION);
         let kind = match self {
@@ -109,10 +112,10 @@ impl Body {
                 if let Some(info) = &publication.info {
                     put_info(&mut out, info);
                 }
-                put_number(&mut out, publication.tags.len());
+                put_varint(&mut out, publication.tags.len() as u64);
                 for (key, value) in &publication.tags {
-                    put_text(&mut out, key.as_bytes());
-                    put_text(&mut out, value.as_bytes());
+                    put_bytes(&mut out, key.as_bytes());
+                    put_bytes(&mut out, value.as_bytes());
                 }
                 out.put_slice(&publication.data);
             }
@@ -120,7 +123,7 @@ impl Body {
                 put_info(&mut out, info);
             }
         }
-        out.freeze()
+        out.into()
     }
 }
 
@@ -153,24 +156,23 @@ pub(super) fn id(frame: &[u8]) -> Option<Id> {
 /// Decodes a frame. What it returns keeps `frame` alive: give it a buffer that holds nothing else.
 pub(super) fn decode(frame: Bytes) -> Option<Content> {
     id(&frame)?;
-    let mut rest = frame;
-    let kind = rest[1];
-    rest.advance(HEAD_BYTES);
+    let kind = frame[1];
+    let mut reader = Reader::new(frame.slice(HEAD_BYTES..));
     match kind & KIND {
         PUBLICATION => {
-            let time_ms = rest.try_get_i64().ok()?;
+            let time_ms = i64::from_be_bytes(reader.array()?);
             let info = match kind & HAS_INFO {
                 0 => None,
-                _ => Some(Arc::new(take_info(&mut rest)?)),
+                _ => Some(Arc::new(take_info(&mut reader)?)),
             };
-            let count = take_number(&mut rest)?;
+            let count = reader.varint32()? as usize;
             // Each tag takes two bytes at least.
-            let mut tags = Vec::with_capacity(count.min(rest.len() / 2));
+            let mut tags = Vec::with_capacity(count.min(reader.left() / 2));
             for _ in 0..count {
-                tags.push((take_text(&mut rest)?, take_text(&mut rest)?));
+                tags.push((reader.text()?, reader.text()?));
             }
             let publication = Publication {
-                data: rest,
+                data: reader.rest(),
                 info,
                 tags,
                 time_ms,
@@ -179,62 +181,20 @@ pub(super) fn decode(frame: Bytes) -> Option<Content> {
             let delta = kind & DELTA != 0;
             Some(Content::Publication { publication, delta })
         }
-        JOIN => take_info(&mut rest).map(Content::Join),
-        LEAVE => take_info(&mut rest).map(Content::Leave),
+        JOIN => take_info(&mut reader).map(Content::Join),
+        LEAVE => take_info(&mut reader).map(Content::Leave),
         _ => None,
     }
 }
 
-fn put_info(out: &mut BytesMut, info: &ClientInfo) {
-    put_text(out, info.user.as_bytes());
-    put_text(out, info.client.as_bytes());
-    put_text(out, &info.conn_info);
-    put_text(out, &info.chan_info);
-}
-
-fn put_text(out: &mut BytesMut, text: &[u8]) {
-    put_number(out, text.len());
-    out.put_slice(text);
-}
-
-/// Seven bits at a time, the low ones first.
-fn put_number(out: &mut BytesMut, mut number: usize) {
-    while number >= 0x80 {
-        out.put_u8((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
+fn put_info(out: &mut Vec<u8>, info: &ClientInfo) {
+    for field in client_info::fields(info) {
+        put_bytes(out, field);
     }
-    out.put_u8(number as u8);
 }
 
-fn take_info(rest: &mut Bytes) -> Option<ClientInfo> {
-    Some(ClientInfo {
-        user: take_text(rest)?,
-        client: take_text(rest)?,
-        conn_info: take_bytes(rest)?,
-        chan_info: take_bytes(rest)?,
-    })
-}
-
-fn take_text(rest: &mut Bytes) -> Option<Arc<str>> {
-    let bytes = take_bytes(rest)?;
-    Some(std::str::from_utf8(&bytes).ok()?.into())
-}
-
-fn take_bytes(rest: &mut Bytes) -> Option<Bytes> {
-    let length = take_number(rest)?;
-    (length <= rest.len()).then(|| rest.split_to(length))
-}
-
-fn take_number(rest: &mut Bytes) -> Option<usize> {
-    let mut number = 0;
-    for shift in [0, 7, 14, 21, 28] {
-        let byte = rest.try_get_u8().ok()?;
-        number |= usize::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(number);
-        }
-    }
-    None
+fn take_info(reader: &mut Reader) -> Option<ClientInfo> {
+    client_info::from_fields(|| reader.bytes())
 }
 
 #[cfg(test)]

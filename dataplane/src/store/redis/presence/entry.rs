@@ -1,11 +1,10 @@
 //! What stands in Redis for an entry of presence. Lua reads the first two fields. Pure.
 
-use std::sync::Arc;
-
 use bytes::{Buf, Bytes};
 
 use crate::relay::channel::Channel;
 use crate::relay::protocol::ClientInfo;
+use crate::store::redis::client_info;
 
 /// Between a channel and a client in the name of a member. Neither holds control characters of its own.
 const MEMBER_SEPARATOR: u8 = 0;
@@ -19,15 +18,9 @@ pub(super) struct Entry {
 
 /// Fields in turn, each after its length in four bytes.
 pub(super) fn encode(holder: &str, info: &ClientInfo) -> Bytes {
-    let fields: [&[u8]; 5] = [
-        holder.as_bytes(),
-        info.user.as_bytes(),
-        info.client.as_bytes(),
-        &info.conn_info,
-        &info.chan_info,
-    ];
-    let mut bytes = Vec::with_capacity(fields.iter().map(|field| field.len() + 4).sum());
-    for field in fields {
+    let fields = || std::iter::once(holder.as_bytes()).chain(client_info::fields(info));
+    let mut bytes = Vec::with_capacity(fields().map(|field| field.len() + 4).sum());
+    for field in fields() {
         let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(field);
@@ -37,19 +30,14 @@ pub(super) fn encode(holder: &str, info: &ClientInfo) -> Bytes {
 
 /// `None` for what this version did not write.
 pub(super) fn decode(mut bytes: Bytes) -> Option<Entry> {
-    let mut field = || {
-        let length = bytes.try_get_u32().ok()? as usize;
-        (length <= bytes.len()).then(|| bytes.split_to(length))
-    };
-    let text = |field: Bytes| std::str::from_utf8(&field).ok().map(Arc::<str>::from);
-    let holder = field()?;
-    let info = ClientInfo {
-        user: text(field()?)?,
-        client: text(field()?)?,
-        conn_info: field()?,
-        chan_info: field()?,
-    };
+    let holder = take_field(&mut bytes)?;
+    let info = client_info::from_fields(|| take_field(&mut bytes))?;
     Some(Entry { holder, info })
+}
+
+fn take_field(bytes: &mut Bytes) -> Option<Bytes> {
+    let length = bytes.try_get_u32().ok()? as usize;
+    (length <= bytes.len()).then(|| bytes.split_to(length))
 }
 
 pub(super) fn member(channel: &Channel, client: &str) -> Bytes {
@@ -69,8 +57,7 @@ pub(super) fn parse_member(member: &Bytes) -> Option<(Channel, Bytes)> {
 
 /// The holder and user of a field that counts entries.
 pub(super) fn parse_pair(mut pair: Bytes) -> Option<(Bytes, Bytes)> {
-    let length = pair.try_get_u32().ok()? as usize;
-    let holder = (length <= pair.len()).then(|| pair.split_to(length))?;
+    let holder = take_field(&mut pair)?;
     Some((holder, pair))
 }
 
@@ -94,6 +81,20 @@ mod tests {
             parse_member(&member(&channel, "c")),
             Some((channel, "c".into()))
         );
+    }
+
+    /// Processes of other versions read them, and so do scripts.
+    #[test]
+    fn the_bytes_of_an_entry_stay_as_they_are() {
+        let info = ClientInfo {
+            user: "u\u{e4}".into(),
+            client: "client".into(),
+            conn_info: "{}".into(),
+            chan_info: vec![b'x'; 300].into(),
+        };
+        let entry = encode("holder", &info);
+        let head = b"\0\0\0\x06holder\0\0\0\x03u\xc3\xa4\0\0\0\x06client\0\0\0\x02{}\0\0\x01,";
+        assert_eq!(entry, [head.as_slice(), &[b'x'; 300]].concat());
     }
 
     #[test]

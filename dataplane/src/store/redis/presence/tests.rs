@@ -1,95 +1,36 @@
 //! The conformance suite on real servers, and what only several processes can show.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use sluice_e2e::redis::{Options, RedisCluster, RedisServer};
-use tokio::runtime::Handle;
+use sluice_e2e::timing::{Promises, kept_in_one_run};
 
 use super::RedisPresence;
 use crate::relay::channel::Channel;
 use crate::relay::protocol::ClientInfo;
-use crate::store::conformance::{self, Harness, Node};
-use crate::store::embedded::Embedded;
-use crate::store::redis::cluster::Cluster;
-use crate::store::redis::metrics::Metrics;
-use crate::store::redis::settings::Settings;
-use crate::store::redis::topology::Address;
+use crate::store::conformance::run_presence;
+use crate::store::redis::tests::{OnRedis, TURN, connect, seeds, settings};
 use crate::store::{Holder, Presence, Renewal};
 
-/// Two processes on the servers; each fleet is a gateway of its own.
-struct OnRedis {
-    seeds: Vec<Address>,
-    fleets: AtomicU32,
-}
-
-impl OnRedis {
-    fn new(ports: impl IntoIterator<Item = u16>) -> Self {
-        Self {
-            seeds: ports
-                .into_iter()
-                .map(|port| Address::new("127.0.0.1", port))
-                .collect(),
-            fleets: AtomicU32::new(0),
-        }
-    }
-
-    fn presence(&self, gateway: &str) -> Arc<RedisPresence> {
-        let settings = Settings {
-            seeds: self.seeds.clone(),
-            username: None,
-            password: None,
-            tls: None,
-            gateway: gateway.to_owned(),
-        };
-        let cluster = Cluster::start(settings, Handle::current(), Metrics::default());
-        Arc::new(RedisPresence::new(cluster))
-    }
-}
-
-#[async_trait]
-impl Harness for OnRedis {
-    async fn nodes(&self) -> Vec<Node> {
-        let fleet = self.fleets.fetch_add(1, Ordering::Relaxed);
-        let node = |_| {
-            let sink = Arc::<conformance::RecordingSink>::default();
-            Node {
-                broker: Arc::new(Embedded::new(Arc::clone(&sink) as _)),
-                presence: self.presence(&format!("test/{fleet}")),
-                sink,
-            }
-        };
-        (0..2).map(node).collect()
-    }
-
-    fn tick(&self) -> Duration {
-        Duration::from_millis(400)
-    }
-
-    async fn pass(&self, time: Duration) {
-        tokio::time::sleep(time).await;
-    }
-
-    fn can_skip(&self) -> bool {
-        false
-    }
-
-    async fn settle(&self) {}
+fn presence<'a>(
+    servers: impl IntoIterator<Item = &'a RedisServer>,
+    gateway: &str,
+) -> Arc<RedisPresence> {
+    let cluster = connect(settings(seeds(servers), gateway));
+    Arc::new(RedisPresence::new(cluster))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_on_one_server() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    conformance::run_presence(&OnRedis::new([server.port()])).await;
+    run_presence(&OnRedis(std::slice::from_ref(&server))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_on_a_cluster() {
     let cluster = RedisCluster::start(3, 1, Options::default()).await.unwrap();
-    let ports = cluster.nodes().iter().map(RedisServer::port);
-    conformance::run_presence(&OnRedis::new(ports)).await;
+    run_presence(&OnRedis(cluster.nodes())).await;
 }
 
 fn info(client: usize) -> Arc<ClientInfo> {
@@ -102,10 +43,19 @@ fn info(client: usize) -> Arc<ClientInfo> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_primary_loses_no_entry_and_hides_nobody() {
-    const LEASE: Duration = Duration::from_secs(10);
+    let _turn = TURN.lock().await;
+    kept_in_one_run(async || Ok(through_a_killed_primary().await))
+        .await
+        .unwrap();
+}
+
+async fn through_a_killed_primary() -> Promises {
+    /// Longer than the election takes on any machine.
+    const LEASE: Duration = Duration::from_secs(60);
+    /// The leases of data planes last ten seconds.
+    const BACK_WITHIN: Duration = Duration::from_secs(9);
     let cluster = RedisCluster::start(3, 1, Options::default()).await.unwrap();
-    let on = OnRedis::new(cluster.nodes().iter().map(RedisServer::port));
-    let (a, b) = (on.presence("test/kill"), on.presence("test/kill"));
+    let [a, b] = [(); 2].map(|()| presence(cluster.nodes(), "test/kill"));
     let holders = [Holder("a".into()), Holder("b".into())];
     a.renew(&holders[0], LEASE).await.unwrap();
     b.renew(&holders[1], LEASE).await.unwrap();
@@ -133,7 +83,10 @@ async fn a_killed_primary_loses_no_entry_and_hides_nobody() {
                 }
                 Err(_) => {
                     down += 1;
-                    assert!(started.elapsed() < Duration::from_secs(5));
+                    assert!(
+                        started.elapsed() < Duration::from_secs(20),
+                        "a bounded time"
+                    );
                     break;
                 }
             }
@@ -141,35 +94,36 @@ async fn a_killed_primary_loses_no_entry_and_hides_nobody() {
         if seen == channels.len() {
             break;
         }
-        assert!(
-            killed.elapsed() < Duration::from_secs(9),
-            "the shard is back before leases end"
-        );
+        assert!(killed.elapsed() < LEASE / 2, "the shard is not back");
     }
-    println!("back after {:?}, {down} failed lists", killed.elapsed());
+    let back = killed.elapsed();
     assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Kept));
     assert!(a.leave(&holders[0], &channels[0], "c0").await.unwrap());
     assert_eq!(b.count(&channels[0]).await.unwrap().clients, 1);
+    Promises::new().expect(
+        back < BACK_WITHIN,
+        format!("back after {back:?}, before leases end; {down} failed lists"),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_reaped_or_lost_is_told_to_join_again() {
     const LEASE: Duration = Duration::from_millis(600);
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let on = OnRedis::new([server.port()]);
-    let (a, b) = (on.presence("test/lost"), on.presence("test/lost"));
+    let [a, b] = [(); 2].map(|()| presence([&server], "test/lost"));
     let holders = [Holder("a".into()), Holder("b".into())];
     let channel = Channel::new("acc", "x");
     assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Kept));
     a.join(&holders[0], &channel, info(1)).await.unwrap();
     tokio::time::sleep(LEASE).await;
     assert_eq!(b.reap().await.unwrap().len(), 1);
-    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Lost));
-    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Kept));
+    let long = LEASE * 100;
+    assert_eq!(a.renew(&holders[0], long).await, Ok(Renewal::Lost));
+    assert_eq!(a.renew(&holders[0], long).await, Ok(Renewal::Kept));
     a.join(&holders[0], &channel, info(1)).await.unwrap();
     assert_eq!(b.list(&channel).await.unwrap().len(), 1);
     server.call(&["FLUSHALL"]).await.unwrap();
-    assert_eq!(a.renew(&holders[0], LEASE).await, Ok(Renewal::Lost));
+    assert_eq!(a.renew(&holders[0], long).await, Ok(Renewal::Lost));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,7 +134,7 @@ async fn who_leaves_while_the_server_is_away_has_left_when_it_is_back() {
         ..Options::default()
     };
     let server = RedisServer::start(persistent).await.unwrap();
-    let presence = OnRedis::new([server.port()]).presence("test/owed");
+    let presence = presence([&server], "test/owed");
     let (holder, channel) = (Holder("a".into()), Channel::new("acc", "x"));
     presence.renew(&holder, LEASE).await.unwrap();
     for client in 1..=3 {
@@ -207,10 +161,9 @@ async fn who_leaves_while_the_server_is_away_has_left_when_it_is_back() {
 async fn seats_are_counted_over_living_processes() {
     const LEASE: Duration = Duration::from_millis(800);
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let on = OnRedis::new([server.port()]);
-    let (a, b) = (on.presence("test/seats"), on.presence("test/seats"));
+    let [a, b] = [(); 2].map(|()| presence([&server], "test/seats"));
     let holders = [Holder("a".into()), Holder("b".into())];
-    a.renew(&holders[0], LEASE).await.unwrap();
+    a.renew(&holders[0], LEASE * 100).await.unwrap();
     b.renew(&holders[1], LEASE * 100).await.unwrap();
     let limit = Some(3);
     assert!(a.take_seats(&holders[0], "acc", 2, limit).await.unwrap());
@@ -220,6 +173,7 @@ async fn seats_are_counted_over_living_processes() {
     assert!(a.take_seats(&holders[0], "acc", 1, limit).await.unwrap());
     assert!(b.take_seats(&holders[1], "acc", 2, limit).await.unwrap());
     assert!(!b.take_seats(&holders[1], "acc", 3, limit).await.unwrap());
+    a.renew(&holders[0], LEASE).await.unwrap();
     tokio::time::sleep(LEASE).await;
     assert!(
         b.take_seats(&holders[1], "acc", 3, limit).await.unwrap(),
@@ -232,7 +186,7 @@ async fn seats_are_counted_over_living_processes() {
 async fn the_cost_of_a_lease_does_not_depend_on_clients() {
     const LEASE: Duration = Duration::from_secs(10);
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let presence = OnRedis::new([server.port()]).presence("test/cost");
+    let presence = presence([&server], "test/cost");
     let holder = Holder("a".into());
     // The server learns the scripts.
     presence.renew(&holder, LEASE).await.unwrap();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::limits::{BESIDE_BYTES, BLOCK_ENTRIES_MAX, RAW_BYTES_MAX};
-use crate::store::embedded::queue::codec::{Reader, put_bytes, put_varint};
+use crate::store::codec::{Reader, compression_pays, put_bytes, put_varint};
 use crate::store::queue::{EntryId, Lane, NewEntry, OrderingKey};
 
 /// Scripts look into the first eight bytes: version, flags, mark, number of entries (most significant byte first).
@@ -94,7 +94,7 @@ impl Head {
         let whole = rest.len();
         let mut reader = Reader::new(rest);
         let crc = reader.u32()?;
-        let name = reader.bytes()?;
+        let application = reader.text()?;
         let min_ms = reader.varint()?;
         let max_ms = min_ms.checked_add(reader.varint()?)?;
         let request_bytes = reader.varint()?;
@@ -105,7 +105,7 @@ impl Head {
         plausible.then_some(Self {
             lane: Lane {
                 partition,
-                application: std::str::from_utf8(&name).ok()?.into(),
+                application,
                 replay: flags & REPLAY != 0,
             },
             mark,
@@ -351,7 +351,7 @@ fn compress(raw: &[u8]) -> Option<Vec<u8>> {
         Some(compressor) => compressor.compress(raw).ok(),
         None => None,
     })?;
-    (packed.len() < raw.len() - raw.len() / 16).then_some(packed)
+    compression_pays(raw.len(), packed.len()).then_some(packed)
 }
 
 /// A checksum, whether it is compressed, and the request.

@@ -3,23 +3,13 @@
 //! The script that writes them adds a record only when it changes a state, so the last record of an entry is the one that
 //! counts.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::block::Mark;
-use crate::store::embedded::queue::codec::{Reader, put_bytes, put_varint};
+use crate::store::codec::{Reader, put_bytes, put_varint};
+pub(super) use crate::store::queue::record::What;
+use crate::store::queue::record::{lost, outcome_of};
 use crate::store::queue::{Outcome, Verdict};
-
-/// Reasons and names of upstreams; longer ones are cut.
-const TEXT_BYTES_MAX: usize = 256;
-const ATTEMPTS: u8 = 0;
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum What {
-    Settled(Verdict),
-    Attempts(u32),
-}
 
 /// What is known of a block's entries.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -31,57 +21,19 @@ pub(super) struct States {
 
 impl What {
     /// The state that a script writes down, or `a`.
-    pub(super) fn code(&self) -> &'static [u8] {
-        match self {
-            Self::Attempts(_) => b"a",
-            Self::Settled(verdict) => match verdict.outcome {
-                Outcome::Delivered => b"1",
-                Outcome::Parked => b"2",
-                Outcome::Discarded => b"3",
-                Outcome::Replayed => b"4",
-            },
-        }
+    pub(super) fn state(&self) -> &'static [u8] {
+        const STATES: &[u8] = b"a1234";
+        &STATES[usize::from(self.code())..][..1]
     }
 
     pub(super) fn record(&self, index: u16) -> Bytes {
         let mut body = Vec::with_capacity(32);
         put_varint(&mut body, u64::from(index));
-        match self {
-            Self::Attempts(attempts) => {
-                body.push(ATTEMPTS);
-                put_varint(&mut body, u64::from(*attempts));
-            }
-            Self::Settled(verdict) => {
-                body.push(self.code()[0] - b'0');
-                put_varint(&mut body, u64::from(verdict.attempts));
-                put_varint(&mut body, u64::from(verdict.http_status));
-                put_varint(&mut body, verdict.at_ms);
-                put_bytes(&mut body, cut(&verdict.reason).as_bytes());
-                put_bytes(&mut body, cut(&verdict.upstream).as_bytes());
-            }
-        }
+        self.put(&mut body, |body, text| put_bytes(body, text.as_bytes()));
         let mut out = Vec::with_capacity(body.len() + 2);
         put_bytes(&mut out, &body);
         out.into()
     }
-}
-
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
-fn outcome_of(code: u8) -> Option<Outcome> {
-    Some(match code {
-        1 => Outcome::Delivered,
-        2 => Outcome::Parked,
-        3 => Outcome::Discarded,
-        4 => Outcome::Replayed,
-        _ => return None,
-    })
 }
 
 impl States {
@@ -121,14 +73,7 @@ impl States {
             What::Settled(verdict) if usize::from(*of) == index => Some(verdict.clone()),
             What::Settled(_) | What::Attempts(_) => None,
         });
-        Some(last.unwrap_or_else(|| Verdict {
-            outcome,
-            reason: Arc::default(),
-            http_status: 0,
-            attempts: 0,
-            upstream: Arc::default(),
-            at_ms: 0,
-        }))
+        Some(last.unwrap_or_else(|| lost(outcome)))
     }
 
     pub(super) fn attempts(&self, index: usize) -> u32 {
@@ -143,24 +88,8 @@ impl States {
 fn parse_record(record: Bytes) -> Option<(u16, What)> {
     let mut reader = Reader::new(record);
     let index = reader.varint()?.try_into().ok()?;
-    let code = reader.u8()?;
-    let attempts = reader.varint32()?;
-    if code == ATTEMPTS {
-        return Some((index, What::Attempts(attempts)));
-    }
-    let http_status = reader.varint()?.try_into().ok()?;
-    let at_ms = reader.varint()?;
-    let reason = reader.bytes()?;
-    let upstream = reader.bytes()?;
-    let verdict = Verdict {
-        outcome: outcome_of(code)?,
-        attempts,
-        http_status,
-        at_ms,
-        reason: std::str::from_utf8(&reason).ok()?.into(),
-        upstream: std::str::from_utf8(&upstream).ok()?.into(),
-    };
-    Some((index, What::Settled(verdict)))
+    let what = What::take(&mut reader, Reader::text)?;
+    Some((index, what))
 }
 
 #[cfg(test)]
@@ -204,6 +133,40 @@ mod tests {
         assert_eq!(other.outcomes, [None; 3]);
         for cut in 0..stored.len() {
             let _ = States::parse(&Bytes::copy_from_slice(&stored[..cut]), *b"mark", 3);
+        }
+    }
+
+    /// Processes of other versions read them.
+    #[test]
+    fn the_bytes_of_a_record_stay_as_they_are() {
+        let settled = |outcome| {
+            What::Settled(Verdict {
+                outcome,
+                reason: "AttemptsExhausted".into(),
+                http_status: 503,
+                attempts: 300,
+                upstream: format!("{}\u{e4}", "u".repeat(255)).into(),
+                at_ms: 1_800_000_000_123,
+            })
+        };
+        assert_eq!(What::Attempts(200).state(), b"a");
+        assert_eq!(
+            What::Attempts(200).record(130),
+            b"\x05\x82\x01\0\xc8\x01".as_slice()
+        );
+        for (outcome, state) in [
+            (Outcome::Delivered, 1),
+            (Outcome::Parked, 2),
+            (Outcome::Discarded, 3),
+            (Outcome::Replayed, 4),
+        ] {
+            let what = settled(outcome);
+            assert_eq!(what.state(), [b'0' + state]);
+            let head = b"\xa0\x02\x82\x01".as_slice();
+            let rest =
+                b"\xac\x02\xf7\x03\xfb\xa0\xf1\xc2\xb14\x11AttemptsExhausted\xff\x01".as_slice();
+            let bytes = [head, &[state], rest, &[b'u'; 255]].concat();
+            assert_eq!(what.record(130), bytes);
         }
     }
 }

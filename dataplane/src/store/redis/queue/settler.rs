@@ -160,7 +160,7 @@ async fn call(
         args.push(number(records.len()));
         for (index, bytes, what) in records {
             args.push(number(index));
-            args.push(Bytes::from_static(what.code()));
+            args.push(Bytes::from_static(what.state()));
             args.push(number(bytes));
             args.push(what.record(*index));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -73,7 +73,9 @@ pub(super) struct Part {
     pub(super) look: Notify,
     /// Where trimming goes on; 0: at the beginning.
     pub(super) trim_at: AtomicU64,
-    pub(super) last_append: Mutex<Option<Instant>>,
+    /// Entries that wait to be appended, and the sign that there are enough for a call.
+    pub(super) gathered: AtomicUsize,
+    pub(super) enough: Notify,
 }
 
 /// A partition that this process holds.

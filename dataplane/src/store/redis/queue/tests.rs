@@ -2,50 +2,32 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicUsize;
 
 use sluice_e2e::redis::{Options, RedisCluster, RedisServer};
-use tokio::runtime::Handle;
 
 use super::*;
-use crate::store::conformance::queue as conformance;
+use crate::store::conformance::queue::{self as conformance, address};
 use crate::store::queue::Outcome;
 use crate::store::redis::cluster::Again;
-use crate::store::redis::metrics::Metrics;
 use crate::store::redis::reply::Reply;
-use crate::store::redis::settings::Settings;
+use crate::store::redis::tests::{TURN, connect, seeds, settings};
 use crate::store::redis::topology::Address;
 
 mod cost;
 mod faults;
 mod sharing;
 
-fn connect(seeds: &[Address], gateway: &str) -> Arc<Cluster> {
-    let settings = Settings {
-        seeds: seeds.to_vec(),
-        username: None,
-        password: None,
-        tls: None,
-        gateway: gateway.to_owned(),
-    };
-    Cluster::start(settings, Handle::current(), Metrics::default())
-}
-
-fn seeds(servers: &[&RedisServer]) -> Vec<Address> {
-    let seed = |server: &&RedisServer| Address::new("127.0.0.1", server.port());
-    servers.iter().map(seed).collect()
-}
-
-fn seeds_of(cluster: &RedisCluster) -> Vec<Address> {
-    seeds(&cluster.nodes().iter().collect::<Vec<_>>())
-}
-
 /// A data plane's queue.
 fn pod(seeds: &[Address], gateway: &str, holder: &str, durability: Durability) -> Arc<RedisQueue> {
+    let cluster = connect(settings(seeds, gateway));
     let settings = QueueSettings {
         holder: holder.to_owned(),
         durability,
         budget_bytes: 1 << 30,
     };
-    RedisQueue::start(connect(seeds, gateway), settings)
+    RedisQueue::start(cluster, settings)
 }
+
+/// Many times what anything waited for takes.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 async fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -57,7 +39,7 @@ async fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
 
 async fn holds_all(queue: &RedisQueue) {
     let all = || queue.held().0 == queue.held().1;
-    until("all partitions held", Duration::from_secs(5), all).await;
+    until("all partitions held", PATIENCE, all).await;
 }
 
 /// Queues of gateways of their own on the same servers.
@@ -66,10 +48,6 @@ struct Shop {
     made: AtomicUsize,
     /// A queue's gateway, by its address.
     gateways: Mutex<HashMap<usize, String>>,
-}
-
-fn address<T: ?Sized>(queue: &Arc<T>) -> usize {
-    Arc::as_ptr(queue).cast::<()>() as usize
 }
 
 impl Shop {
@@ -96,14 +74,14 @@ impl Shop {
                     .is_some_and(|held| held.index.tail() >= held.next)
             })
         };
-        until("everything read", Duration::from_secs(5), known).await;
+        until("everything read", PATIENCE, known).await;
         self.gateways.lock().insert(address(&queue), gateway);
         queue
     }
 
     /// What a process that is killed leaves, for another gateway: everything but what goes with time.
     async fn copy(&self, from: &str, to: &str) {
-        let cluster = connect(&self.seeds, from);
+        let cluster = connect(settings(&*self.seeds, from));
         let (old, new) = (
             Partitions::new(from, QUEUE_PARTITIONS),
             Partitions::new(to, QUEUE_PARTITIONS),
@@ -141,13 +119,13 @@ impl conformance::Harness for Shop {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_passes_on_one_server() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    conformance::run(&Shop::new(seeds(&[&server]))).await;
+    conformance::run(&Shop::new(seeds([&server]))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_passes_on_a_cluster() {
     let cluster = RedisCluster::start(3, 1, Options::default()).await.unwrap();
-    conformance::run(&Shop::new(seeds_of(&cluster))).await;
+    conformance::run(&Shop::new(seeds(cluster.nodes()))).await;
 }
 
 const ALL: ClaimLimits = ClaimLimits {

@@ -1,7 +1,7 @@
 //! Appends: what comes together for a partition is stored together, in one call.
 //!
-//! Appends of a partition begin some milliseconds apart, the more the fewer entries come, so that a call carries many. A
-//! lone entry does not wait. Repeating a call does no harm: the store knows this writer's last batch.
+//! Appends of a partition begin some milliseconds apart, or as soon as enough entries have gathered, so that a call carries
+//! many. A lone entry does not wait. Repeating a call does no harm: the store knows this writer's last batch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use super::block::{Packed, fits, lane_field, pack};
 use super::keys::{APPEND, beside};
-use super::limits::{APPEND_AIM, APPEND_PACE_MAX, APPEND_PACE_MIN, BESIDE_TTL_MS};
+use super::limits::{APPEND_ENOUGH, APPEND_PACE_MAX, APPEND_PACE_MIN, BESIDE_TTL_MS};
 use super::records::States;
-use super::shared::{Shared, lane_counts, number, unsigned};
+use super::shared::{Part, Shared, lane_counts, number, unsigned};
 use crate::clock::unix_ms;
 use crate::store::queue::{Lane, NewEntry, QueueError};
 use crate::store::redis::cluster::{Again, CallError};
@@ -32,6 +32,8 @@ pub(super) struct Append {
 /// One batch. Ends when the next one may begin.
 pub(super) async fn carry_out(shared: Arc<Shared>, partition: u16, jobs: Vec<Append>) {
     let began = Instant::now();
+    let part = &shared.parts[usize::from(partition)];
+    part.gathered.fetch_sub(jobs.len(), Ordering::Relaxed);
     // Who has given up has been told that it failed.
     let jobs = jobs.into_iter().filter(|job| !job.done.is_closed());
     let (entries, waiting): (Vec<_>, Vec<_>) = jobs.map(|job| (job.entry, job.done)).unzip();
@@ -47,16 +49,28 @@ pub(super) async fn carry_out(shared: Arc<Shared>, partition: u16, jobs: Vec<App
         // It may have given up meanwhile.
         let _ = done.send(outcome.clone());
     }
-    let part = &shared.parts[usize::from(partition)];
-    let before = part.last_append.lock().replace(began);
-    let gap = before.map_or(Duration::MAX, |before| began.duration_since(before));
-    tokio::time::sleep_until(began + pace(count, gap)).await;
+    tokio::time::sleep_until(began + APPEND_PACE_MIN).await;
+    let until = began + pace(count);
+    // A notice may be of entries that have gone already.
+    while part.gathered.load(Ordering::Relaxed) < APPEND_ENOUGH {
+        let enough = tokio::time::timeout_at(until, part.enough.notified());
+        if enough.await.is_err() {
+            break;
+        }
+    }
 }
 
-/// How long after this append the next one may begin. `gap`: since the one before.
-fn pace(entries: usize, gap: Duration) -> Duration {
-    let aim = gap.as_secs_f64().min(1.0) * APPEND_AIM / entries.max(1) as f64;
-    Duration::from_secs_f64(aim).clamp(APPEND_PACE_MIN, APPEND_PACE_MAX)
+/// Counts an entry that is about to be submitted; with enough of them nothing is waited for.
+pub(super) fn gathered_one(part: &Part) {
+    if part.gathered.fetch_add(1, Ordering::Relaxed) + 1 == APPEND_ENOUGH {
+        part.enough.notify_one();
+    }
+}
+
+/// How long after this append the next one begins at the latest: who comes alone has nobody to wait for.
+fn pace(entries: usize) -> Duration {
+    let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+    APPEND_PACE_MIN.saturating_mul(entries).min(APPEND_PACE_MAX)
 }
 
 async fn append(shared: &Shared, partition: u16, entries: Vec<NewEntry>) -> Result<(), QueueError> {
@@ -190,13 +204,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_entries_wait_longer_for_each_other() {
-        let ms = Duration::from_millis;
-        assert_eq!(pace(1, ms(1_000)), APPEND_PACE_MAX);
-        assert_eq!(pace(1, Duration::MAX), APPEND_PACE_MAX);
-        assert_eq!(pace(10, ms(16)), APPEND_PACE_MAX);
-        assert_eq!(pace(64, ms(10)), ms(5));
-        assert_eq!(pace(32, ms(12)), ms(12));
-        assert_eq!(pace(500, ms(10)), APPEND_PACE_MIN);
+    fn who_comes_alone_does_not_wait_for_others() {
+        assert_eq!(pace(1), APPEND_PACE_MIN);
+        assert_eq!(pace(4), APPEND_PACE_MIN * 4);
+        assert_eq!(pace(500), APPEND_PACE_MAX);
+        assert_eq!(pace(usize::MAX), APPEND_PACE_MAX);
     }
 }

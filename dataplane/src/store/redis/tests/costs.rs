@@ -1,4 +1,10 @@
-//! What publishing costs client and server; printed, not judged: `cargo test -- --ignored costs --nocapture`.
+//! What publishing costs this process and the server. A measurement: it runs when asked for, and judges nothing.
+//!
+//! `cargo test --release -p sluice-dataplane --lib redis::tests::costs -- --ignored --nocapture`
+//!
+//! Prints a line each for publishing with history, without (`plain`), and for a bare `SPUBLISH` of the same size: how
+//! many were published within four seconds, and per publication the CPU time of this process and of the server, and the
+//! commands that the server ran, those in scripts too. The machine should be quiet.
 
 use std::time::Instant;
 
@@ -72,8 +78,8 @@ async fn measure<F: Future<Output = ()>>(
 #[ignore = "a measurement"]
 async fn costs() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let settings = settings(std::slice::from_ref(&server), &fresh_gateway());
-    let cluster = Cluster::start(settings.clone(), Handle::current(), Metrics::default());
+    let settings = settings(seeds([&server]), &fresh_gateway());
+    let cluster = connect(settings.clone());
     let process = Process::start(settings, Arc::new(Nobody)).await;
     let channels: Vec<Channel> = (0..100)
         .map(|index| Channel::new("a", &index.to_string()))

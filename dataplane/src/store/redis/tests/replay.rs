@@ -24,8 +24,8 @@ fn args(batch: u64) -> Vec<Bytes> {
 #[tokio::test]
 async fn a_batch_counts_once() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let settings = settings(std::slice::from_ref(&server), &fresh_gateway());
-    let cluster = Cluster::start(settings, Handle::current(), Metrics::default());
+    let settings = settings(seeds([&server]), &fresh_gateway());
+    let cluster = connect(settings);
     let keys = ["lane", "channel", "stream", "meta", "answer"]
         .map(|key| Bytes::from_static(key.as_bytes()));
     let publish = |batch| cluster.call(0, &PUBLISH, &keys, args(batch), Again::Never);

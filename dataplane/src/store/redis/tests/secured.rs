@@ -57,6 +57,11 @@ async fn tls_and_an_acl_user_are_enough() {
                 .unwrap();
         }
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..400 {
+        if sink.publications().len() >= 24 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(sink.publications().len(), 24);
 }

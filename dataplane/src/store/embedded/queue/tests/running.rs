@@ -168,18 +168,6 @@ async fn the_disk_is_not_needed_for_what_was_just_written() {
     assert_eq!(claim_all(&queue).await.len(), 100);
 }
 
-#[test]
-fn ids_grow_whatever_the_clock_does() {
-    let ids = EntryIds::new(EntryId(5_000_u128 << 80 | 9));
-    let mut last = EntryId(5_000_u128 << 80 | 9);
-    for now_ms in [4_000, 5_000, 5_000, 6_000, 6_000, 2_000, 6_001, 6_000] {
-        let id = ids.next(now_ms);
-        assert!(id > last);
-        assert_eq!(id.accepted_ms(), now_ms.max(last.accepted_ms()));
-        last = id;
-    }
-}
-
 #[tokio::test]
 async fn ids_continue_above_what_is_stored() {
     let local = Local::new(OPTIONS);
@@ -233,7 +221,7 @@ async fn what_came_one_by_one_is_compressed_together_later() {
         );
     }
     settle(&queue, &claimed[..10]).await;
-    let due = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let due = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while queue.stats().stored_bytes > 400_000 {
         assert!(std::time::Instant::now() < due, "{:?}", queue.stats());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -73,6 +73,41 @@ fn other_versions_are_refused() {
     assert_eq!(decode(frame.into()), None);
 }
 
+/// Processes of other versions read them, and what streams hold is older than this process.
+#[test]
+fn the_bytes_of_a_frame_stay_as_they_are() {
+    let who = Arc::new(ClientInfo {
+        conn_info: vec![b'x'; 130].into(),
+        ..who()
+    });
+    let publication = Body::Publication {
+        publication: NewPublication {
+            data: "data".into(),
+            info: Some(Arc::clone(&who)),
+            tags: vec![("key".into(), "value".into()), ("".into(), "".into())],
+            time_ms: 1_800_000_000_123,
+        },
+        delta: true,
+    };
+    let joins = Body::Presence(PresenceEvent::Join(Arc::clone(&who)));
+    let leaves = Body::Presence(PresenceEvent::Leave(who));
+    let info = [
+        b"\x01u\x01c\x82\x01".as_slice(),
+        [b'x'; 130].as_slice(),
+        b"\x02\0:",
+    ]
+    .concat();
+    let bytes = |head: &[u8], tail: &[u8]| [head, &info, tail].concat();
+    let encoded = |body: &Body| body.encode(ID, b"7:e:");
+    let head = b"7:e:\x011\x01\x02\x03\x04\x05\x06\x07\x08\0\0\0\0\0\0\0\t\0\0\x01\xa3\x18\\P{";
+    let tail = b"\x02\x03key\x05value\0\0data";
+    assert_eq!(encoded(&publication), bytes(head, tail));
+    let head = b"7:e:\x01\x02\x01\x02\x03\x04\x05\x06\x07\x08\0\0\0\0\0\0\0\t";
+    assert_eq!(encoded(&joins), bytes(head, b""));
+    let head = b"7:e:\x01\x03\x01\x02\x03\x04\x05\x06\x07\x08\0\0\0\0\0\0\0\t";
+    assert_eq!(encoded(&leaves), bytes(head, b""));
+}
+
 proptest! {
     #[test]
     fn nothing_that_comes_makes_it_panic(mut bytes: Vec<u8>, cut in 0_usize..400) {

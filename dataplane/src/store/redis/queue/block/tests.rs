@@ -63,6 +63,52 @@ proptest! {
     }
 }
 
+/// Processes of other versions read them, and so do scripts.
+#[test]
+fn the_bytes_of_a_block_stay_as_they_are() {
+    let entry = |ms: u128, request: &'static str| NewEntry {
+        id: EntryId(ms << 80 | 0x0102_0304_0506_0708),
+        lane: Lane {
+            partition: 3,
+            application: "shop".into(),
+            replay: true,
+        },
+        key: "k".into(),
+        barrier: "o".into(),
+        cost: 200,
+        replay_of: ms.is_multiple_of(2).then_some(EntryId(5)),
+        request: request.into(),
+    };
+    let bytes = |requests: [&'static str; 2]| {
+        let entries = [
+            entry(1_800_000_000_124, requests[0]),
+            entry(1_800_000_000_123, requests[1]),
+        ];
+        pack(&entries, *b"mark").bytes
+    };
+    let expected =
+        b"\x01\x01mark\0\x02+\xf1Y\xcb\x04shop\xfb\xa0\xf1\xc2\xb14\x01\x02\x008\x01\0\0\x01\x02\x03\
+          \x04\x05\x06\x07\x08\x01\xc8\x01\x01\x01k\x01o\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
+          \x01\x02\x03\x04\x05\x06\x07\x08\0\xc8\x01\x01\x01k\x01oab";
+    assert_eq!(bytes(["a", "b"]), expected.as_slice());
+}
+
+/// The least that is compressed, and the least that this must save.
+#[test]
+fn what_compression_does_not_make_smaller_is_stored_as_it_is() {
+    assert!(compress(&[b'a'; TINY_BYTES - 1]).is_none());
+    assert!(compress(&[b'a'; TINY_BYTES]).is_some());
+    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+        .take(4_000)
+        .collect();
+    assert!(compress(&noise).is_none());
+    let request = Bytes::from_static(b"a request");
+    assert_eq!(
+        pack_beside(&request),
+        b"\x81\xb1\xc2,\0a request".as_slice()
+    );
+}
+
 #[test]
 fn a_large_request_is_kept_beside() {
     let request: Bytes = (0..BESIDE_BYTES as u32 + 1)

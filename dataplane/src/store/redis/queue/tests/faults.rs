@@ -91,13 +91,14 @@ async fn settles(account: &Account, within: Duration) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_data_plane_is_followed() {
+    let _turn = TURN.lock().await;
     let cluster = RedisCluster::start(3, 0, Options::default()).await.unwrap();
-    let seeds = seeds_of(&cluster);
+    let seeds = seeds(cluster.nodes());
     let account = Arc::new(Account::default());
     let one = pod(&seeds, "g", "one", Durability::Group);
     let two = pod(&seeds, "g", "two", Durability::Group);
     let even = || one.held().0 == 6 && two.held().0 == 6;
-    until("an even share", Duration::from_secs(10), even).await;
+    until("an even share", PATIENCE, even).await;
     let (end, ends) = watch::channel(false);
     let mut deliveries = Vec::new();
     for pod in [&one, &two] {
@@ -114,31 +115,32 @@ async fn a_killed_data_plane_is_followed() {
     }
     let killed = Instant::now();
     drop(one);
-    until("taken over", Duration::from_secs(15), || two.held().0 == 12).await;
+    until("taken over", PATIENCE, || two.held().0 == 12).await;
     eprintln!("taken over after {:?}", killed.elapsed());
     tokio::time::sleep(Duration::from_secs(2)).await;
+    until("traffic enough", PATIENCE, || {
+        account.accepted.lock().len() > 1_500
+    })
+    .await;
     end.send(true).unwrap();
     let (running, _delivery) = deliveries.remove(0);
     running.await.unwrap();
-    let twice = settles(&account, Duration::from_secs(5)).await;
-    until("nothing waits", Duration::from_secs(5), || {
-        two.stats().waiting == 0
-    })
-    .await;
+    let twice = settles(&account, PATIENCE).await;
+    until("nothing waits", PATIENCE, || two.stats().waiting == 0).await;
     let accepted = account.accepted.lock().len();
-    assert!(accepted > 1_500, "{accepted}");
     eprintln!("{accepted} accepted, {twice} delivered twice");
     assert_eq!(account.refused.load(Ordering::Relaxed), 0);
 }
 
 async fn through_a_lost_primary(pauses: bool) {
+    let _turn = TURN.lock().await;
     let cluster = RedisCluster::start(3, 1, Options::default()).await.unwrap();
-    let seeds = seeds_of(&cluster);
+    let seeds = seeds(cluster.nodes());
     let account = Arc::new(Account::default());
     let one = pod(&seeds, "g", "one", Durability::Replicated);
     let two = pod(&seeds, "g", "two", Durability::Replicated);
     let even = || one.held().0 == 6 && two.held().0 == 6;
-    until("an even share", Duration::from_secs(10), even).await;
+    until("an even share", PATIENCE, even).await;
     let (end, ends) = watch::channel(false);
     let mut running = Vec::new();
     for pod in [&one, &two] {
@@ -157,9 +159,7 @@ async fn through_a_lost_primary(pauses: bool) {
         cluster.kill_primary(1).await.unwrap()
     };
     let lost = Instant::now();
-    let taken = cluster
-        .wait_taken_over(1, old, Duration::from_secs(10))
-        .await;
+    let taken = cluster.wait_taken_over(1, old, PATIENCE).await;
     taken.unwrap();
     let failover = lost.elapsed();
     let before = account.accepted.lock().len();
@@ -169,20 +169,23 @@ async fn through_a_lost_primary(pauses: bool) {
         cluster.restart(old).await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(8)).await;
+    until("the shard is used again", PATIENCE, || {
+        account.accepted.lock().len() - before > 1_000
+    })
+    .await;
     end.send(true).unwrap();
     for running in running {
         running.await.unwrap();
     }
-    let twice = settles(&account, Duration::from_secs(8)).await;
+    let twice = settles(&account, PATIENCE).await;
     let waiting = || one.stats().waiting + two.stats().waiting;
-    until("nothing waits", Duration::from_secs(8), || waiting() == 0).await;
+    until("nothing waits", PATIENCE, || waiting() == 0).await;
     let accepted = account.accepted.lock().len();
     let refused = account.refused.load(Ordering::Relaxed);
     eprintln!(
         "failover after {failover:?}; {accepted} accepted ({} since), {refused} refused, {twice} delivered twice",
         accepted - before
     );
-    assert!(accepted - before > 1_000, "the shard is used again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -202,7 +205,7 @@ async fn a_server_that_is_away_is_waited_for() {
         ..Options::default()
     };
     let server = RedisServer::start(options).await.unwrap();
-    let queue = pod(&seeds(&[&server]), "g", "one", Durability::Group);
+    let queue = pod(&seeds([&server]), "g", "one", Durability::Group);
     holds_all(&queue).await;
     for number in 0..50 {
         let new = entry(&queue, "shop", format!("request {number}"));
@@ -216,21 +219,18 @@ async fn a_server_that_is_away_is_waited_for() {
         "{refused:?}"
     );
     assert!(
-        began.elapsed() < Duration::from_secs(4),
+        began.elapsed() < Duration::from_secs(16),
         "{:?}",
         began.elapsed()
     );
     server.restart().await.unwrap();
     let back = Instant::now();
     while queue.append(entry(&queue, "shop", "after")).await.is_err() {
-        assert!(
-            back.elapsed() < Duration::from_secs(5),
-            "it goes on by itself"
-        );
+        assert!(back.elapsed() < PATIENCE, "it goes on by itself");
     }
     let lane = entry(&queue, "shop", "").lane;
     let mut requests = Vec::new();
-    while requests.len() < 51 && back.elapsed() < Duration::from_secs(15) {
+    while requests.len() < 51 && back.elapsed() < PATIENCE {
         let claimed = queue.claim(&lane, ALL).await.unwrap_or_default();
         requests.extend(claimed.into_iter().map(|entry| entry.request));
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,25 +1,34 @@
 //! Several data planes on one server: who holds what, and what a stale holder may do.
 
 use super::*;
+use sluice_e2e::timing::{Promises, kept_in_one_run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_are_shared_out_and_given_back() {
+    kept_in_one_run(async || Ok(given_back().await))
+        .await
+        .unwrap();
+}
+
+async fn given_back() -> Promises {
+    /// Before leases end by themselves.
+    const TAKEN_WITHIN: Duration = Duration::from_secs(4);
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let seeds = seeds(&[&server]);
+    let seeds = seeds([&server]);
     let one = pod(&seeds, "g", "one", Durability::Group);
     holds_all(&one).await;
     one.append(entry(&one, "shop", "first")).await.unwrap();
     let two = pod(&seeds, "g", "two", Durability::Group);
     let three = pod(&seeds, "g", "three", Durability::Group);
     let even = || [&one, &two, &three].iter().all(|pod| pod.held().0 == 4);
-    until("an even share", Duration::from_secs(8), even).await;
+    until("an even share", PATIENCE, even).await;
     // Entries from anywhere reach whoever holds their partition, in order.
     two.append(entry(&two, "shop", "second")).await.unwrap();
     three.append(entry(&three, "shop", "third")).await.unwrap();
     let lane = entry(&one, "shop", "").lane;
     let mut claimed = Vec::new();
     let began = Instant::now();
-    while claimed.len() < 3 && began.elapsed() < Duration::from_secs(5) {
+    while claimed.len() < 3 && began.elapsed() < PATIENCE {
         for pod in [&one, &two, &three] {
             claimed.extend(pod.claim(&lane, ALL).await.unwrap());
         }
@@ -27,16 +36,20 @@ async fn partitions_are_shared_out_and_given_back() {
     }
     let requests: Vec<_> = claimed.iter().map(|entry| entry.request.clone()).collect();
     assert_eq!(requests, ["first", "second", "third"]);
+    let closed = Instant::now();
     one.close().await;
     assert!(one.append(entry(&one, "shop", "late")).await.is_err());
     let even = || [&two, &three].iter().all(|pod| pod.held().0 == 6);
-    until("what was given back is taken", Duration::from_secs(4), even).await;
+    until("what was given back is taken", PATIENCE, even).await;
+    let taken = closed.elapsed();
+    let figure = format!("taken after {taken:?} of {TAKEN_WITHIN:?}");
+    Promises::new().expect(taken < TAKEN_WITHIN, figure)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_holder_changes_nothing() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let seeds = seeds(&[&server]);
+    let seeds = seeds([&server]);
     let one = pod(&seeds, "g", "one", Durability::Group);
     holds_all(&one).await;
     one.append(entry(&one, "shop", "request")).await.unwrap();
@@ -61,11 +74,8 @@ async fn a_stale_holder_changes_nothing() {
             .lock()
             .is_some()
     };
-    until("the partition is taken over", Duration::from_secs(8), has).await;
-    until("it is read", Duration::from_secs(2), || {
-        !two.lanes().is_empty()
-    })
-    .await;
+    until("the partition is taken over", PATIENCE, has).await;
+    until("it is read", PATIENCE, || !two.lanes().is_empty()).await;
     one.settle(vec![(claimed.token, delivered())])
         .await
         .unwrap();
@@ -83,10 +93,7 @@ async fn a_stale_holder_changes_nothing() {
         ..delivered()
     };
     assert!(one.dismiss(claimed.id, discarded).await.unwrap());
-    until("the holder knows", Duration::from_secs(3), || {
-        two.lanes().is_empty()
-    })
-    .await;
+    until("the holder knows", PATIENCE, || two.lanes().is_empty()).await;
     two.settle(vec![(again.token, delivered())]).await.unwrap();
     let (found, _) = two.get(claimed.id).await.unwrap().unwrap();
     assert_eq!(found.verdict.unwrap().outcome, Outcome::Discarded);
@@ -95,7 +102,7 @@ async fn a_stale_holder_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_server_is_used_again() {
     let server = RedisServer::start(Options::default()).await.unwrap();
-    let seeds = seeds(&[&server]);
+    let seeds = seeds([&server]);
     let queue = pod(&seeds, "g", "one", Durability::Group);
     holds_all(&queue).await;
     queue.append(entry(&queue, "shop", "lost")).await.unwrap();
@@ -104,7 +111,7 @@ async fn an_emptied_server_is_used_again() {
     queue.append(entry(&queue, "shop", "kept")).await.unwrap();
     let mut claimed = Vec::new();
     let began = Instant::now();
-    while claimed.is_empty() && began.elapsed() < Duration::from_secs(8) {
+    while claimed.is_empty() && began.elapsed() < PATIENCE {
         claimed = queue.claim(&lane, ALL).await.unwrap();
         claimed.retain(|entry| entry.request == "kept");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -114,10 +121,7 @@ async fn an_emptied_server_is_used_again() {
         .settle(vec![(claimed[0].token, delivered())])
         .await
         .unwrap();
-    until("nothing waits", Duration::from_secs(5), || {
-        queue.stats().waiting == 0
-    })
-    .await;
+    until("nothing waits", PATIENCE, || queue.stats().waiting == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,7 +131,7 @@ async fn a_server_without_room_is_not_filled_up() {
         ..Options::default()
     };
     let server = RedisServer::start(options).await.unwrap();
-    let queue = pod(&seeds(&[&server]), "g", "one", Durability::Group);
+    let queue = pod(&seeds([&server]), "g", "one", Durability::Group);
     holds_all(&queue).await;
     let mut state = 1_u64;
     let mut noise = || {
@@ -172,9 +176,6 @@ async fn a_server_without_room_is_not_filled_up() {
         .await
         .unwrap();
     assert_eq!(queue.stats().entries, 0);
-    until("it accepts again", Duration::from_secs(4), || {
-        queue.stats().accepting
-    })
-    .await;
+    until("it accepts again", PATIENCE, || queue.stats().accepting).await;
     queue.append(entry(&queue, "shop", noise())).await.unwrap();
 }

@@ -5,7 +5,7 @@
 
 use parking_lot::Mutex;
 
-use crate::store::queue::EntryId;
+use super::EntryId;
 
 const RANDOM_BITS: u32 = 80;
 
@@ -29,5 +29,22 @@ impl EntryIds {
         };
         *last = next;
         EntryId(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_grow_whatever_the_clock_does() {
+        let ids = EntryIds::new(EntryId(5_000_u128 << 80 | 9));
+        let mut last = EntryId(5_000_u128 << 80 | 9);
+        for now_ms in [4_000, 5_000, 5_000, 6_000, 6_000, 2_000, 6_001, 6_000] {
+            let id = ids.next(now_ms);
+            assert!(id > last);
+            assert_eq!(id.accepted_ms(), now_ms.max(last.accepted_ms()));
+            last = id;
+        }
     }
 }
