@@ -168,6 +168,8 @@ async fn a_paused_primary_loses_nothing_that_was_replicated() -> Result<()> {
             let node = redis.pause_primary(shard).await?;
             redis.wait_taken_over(shard, node, PATIENCE).await?;
             redis.resume(node)?;
+            // One fault at a time: it has to follow before the next one stands still.
+            redis.wait_ready(PATIENCE).await?;
         }
         Ok(())
     };

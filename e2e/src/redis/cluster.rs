@@ -144,10 +144,15 @@ impl RedisCluster {
             if primary != old && self.says_primary(primary).await {
                 return Ok(primary);
             }
-            ensure!(
-                Instant::now() < deadline,
-                "no replica of shard {shard} took over within {within:?}"
-            );
+            if Instant::now() >= deadline {
+                let replicas = self.replicas_of(shard).await?;
+                let logs = replicas.iter().map(|node| self.nodes[*node].log_tail());
+                let logs: Vec<String> = logs.collect();
+                bail!(
+                    "no replica of shard {shard} took over within {within:?}:\n{}",
+                    logs.join("\n")
+                );
+            }
             sleep(STEP).await;
         }
     }

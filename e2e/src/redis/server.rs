@@ -173,7 +173,7 @@ impl RedisServer {
         std::fs::read_to_string(self.scratch.path().join("redis.log")).unwrap_or_default()
     }
 
-    fn log_tail(&self) -> String {
+    pub(super) fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
@@ -284,6 +284,8 @@ fn configure(
     }
     if cluster {
         text.push_str("cluster-enabled yes\ncluster-require-full-coverage no\n");
+        // A replica that got no time for long takes over all the same.
+        text.push_str("cluster-replica-validity-factor 0\n");
         writeln!(text, "cluster-node-timeout {}", options.node_timeout_ms)?;
     }
     if let Some(tls) = &options.tls {
