@@ -190,7 +190,7 @@ fn merge(into: &mut Value, from: &Value) {
 fn failure(code: u16, message: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure", "message": message,
-        "reason": "Refused", "code": code,
+        "reason": if code == 404 { "NotFound" } else { "Refused" }, "code": code,
     })
 }
 

@@ -132,7 +132,7 @@ fn pods_are_replaced_for_what_they_do_not_take_over_and_for_nothing_else() {
         .connections =
         Some(1))));
     // What another version of the operator must still find.
-    assert_eq!(revision_name(&base.owner, &inputs(&base)), "g-3e36cd6f6d");
+    assert_eq!(revision_name(&base.owner, &inputs(&base)), "g-6dda974881");
 }
 
 #[test]
