@@ -1,0 +1,3 @@
+//! Makes Kubernetes look like the plan.
+
+pub mod redis;
