@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod object;
 pub mod pods;
 pub mod queue;
+pub mod redis;
 pub mod shelf;
 pub mod telemetry;
 pub mod work;
