@@ -14,6 +14,7 @@ pub mod httpbin;
 pub mod ingest;
 pub mod load;
 pub mod manifest;
+pub mod operator;
 pub mod readme;
 pub mod redis;
 pub mod sdk;

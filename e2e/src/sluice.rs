@@ -54,21 +54,21 @@ pub fn binary() -> Result<PathBuf> {
     BUILT
         .get_or_init(|| match std::env::var_os("SLUICE_BIN") {
             Some(path) => Ok(path.into()),
-            None => build().map_err(|e| format!("{e:#}")),
+            None => build("sluice-dataplane", "sluice").map_err(|e| format!("{e:#}")),
         })
         .clone()
         .map_err(anyhow::Error::msg)
 }
 
-fn build() -> Result<PathBuf> {
+pub(crate) fn build(package: &str, binary: &str) -> Result<PathBuf> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args([
             "build",
             "--locked",
             "--package",
-            "sluice-dataplane",
+            package,
             "--bin",
-            "sluice",
+            binary,
             "--message-format=json",
         ])
         .current_dir(root())

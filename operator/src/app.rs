@@ -17,6 +17,7 @@ use crate::gateway::Reconciler;
 use crate::gateway::validate::Defaults;
 use crate::leader::{self, Leadership};
 use crate::limits::{SHUTDOWN_TIMEOUT, SYNC_WARNING};
+use crate::managed::Minder;
 use crate::metrics::Metrics;
 use crate::work::{self, Work};
 use crate::world::{self, Sink, World};
@@ -41,15 +42,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Election::Disabled => Leadership::alone(),
     };
     let world = Arc::new(World::default());
+    let work = Arc::new(Work::default());
+    let writer = Writer::new(client.clone(), leadership.clone());
+    let wake = {
+        let work = Arc::clone(&work);
+        Arc::new(move |key| work.add(key))
+    };
     let reconciler = Arc::new(Reconciler::new(
-        Writer::new(client.clone(), leadership.clone()),
+        writer.clone(),
         Arc::clone(&world),
         Defaults {
             data_plane_image: args.data_plane_image.clone(),
+            redis_image: args.redis_image.clone(),
         },
         Events::new(client.clone(), &identity),
+        Minder::new(writer, wake),
     ));
-    let work = Arc::new(Work::default());
     let mut watches = world::start(
         &client,
         &args.watch_namespaces,
@@ -71,7 +79,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         synced(&mut watches).await;
         health.ready();
         let leading = leadership.subscribe();
-        work::run(work, reconciler, leading, stopped, metrics).await;
+        work::run(work, Arc::clone(&reconciler), leading, stopped, metrics).await;
+        reconciler.minder.stop().await;
         idle.send_replace(true);
     };
     let ended = async {

@@ -10,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 const DATA_PLANE_IMAGE: &str = concat!("ghcr.io/sluice-dev/dataplane:", env!("CARGO_PKG_VERSION"));
 
+const REDIS_IMAGE: &str = "docker.io/valkey/valkey:8.1-alpine";
+
 /// Makes Kubernetes look like what Gateways say
 #[derive(Debug, Clone, Parser)]
 #[command(name = "sluice-operator", version, about)]
@@ -26,6 +28,10 @@ pub struct Args {
     /// Image of data planes whose Gateway names none
     #[arg(long, value_name = "IMAGE", env = "SLUICE_DATA_PLANE_IMAGE", default_value = DATA_PLANE_IMAGE)]
     pub data_plane_image: String,
+
+    /// Image of a managed Redis whose Gateway names none
+    #[arg(long, value_name = "IMAGE", env = "SLUICE_REDIS_IMAGE", default_value = REDIS_IMAGE)]
+    pub redis_image: String,
 
     /// Namespace of this operator, where its Lease is
     #[arg(

@@ -103,17 +103,31 @@ impl Writer {
 
     /// Deletes this very object, and none that has taken its name.
     pub async fn delete(&self, kind: Kind, object: &DynamicObject) -> Result<(), WriteError> {
-        self.permit()?;
         let metadata = &object.metadata;
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let uid = metadata.uid.as_deref();
+        self.delete_by(&kind.resource(), namespace, name, uid).await
+    }
+
+    /// Deletes the object of this name when it has this uid.
+    pub async fn delete_by(
+        &self,
+        resource: &ApiResource,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+    ) -> Result<(), WriteError> {
+        self.permit()?;
         let how = DeleteParams {
             preconditions: Some(Preconditions {
-                uid: metadata.uid.clone(),
+                uid: uid.map(str::to_owned),
                 resource_version: None,
             }),
             ..DeleteParams::background()
         };
-        let api = self.api(kind, metadata.namespace.as_deref().unwrap_or_default());
-        let name = metadata.name.as_deref().unwrap_or_default();
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, resource);
         match timeout(WRITE_TIMEOUT, api.delete(name, &how)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
@@ -151,6 +165,15 @@ impl Writer {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(failure)) => Err(sorted(failure)),
             Err(_) => Err(unanswered()),
+        }
+    }
+
+    /// Resolves when nothing may be written any more.
+    pub async fn lost(&self) {
+        let mut leading = self.leadership.subscribe();
+        if leading.wait_for(|leads| !leads).await.is_err() {
+            // Nobody is left to say so.
+            std::future::pending::<()>().await;
         }
     }
 

@@ -26,6 +26,7 @@ use crate::gateway::Reconciler;
 use crate::gateway::validate::Defaults;
 use crate::kinds::Kind;
 use crate::leader::Leadership;
+use crate::managed::Minder;
 use crate::pods::PodView;
 use crate::world::World;
 
@@ -52,13 +53,19 @@ impl ApiServer {
         Client::new(self.clone(), "default")
     }
 
-    /// What was asked since the last call, without reads and events.
+    /// What was asked since the last call, without reads, events, and words to kubelets.
     pub(crate) fn writes(&self) -> Vec<Asked> {
-        let asked = std::mem::take(&mut self.state.lock().unwrap().asked);
-        let writes = asked.into_iter();
-        writes
-            .filter(|asked| !asked.starts_with("GET") && !asked.contains("/events"))
-            .collect()
+        let mut asked = self.asked();
+        asked.retain(|asked| {
+            let is_aside = asked.contains("/events") || asked.contains("/pods/");
+            !asked.starts_with("GET") && !is_aside
+        });
+        asked
+    }
+
+    /// All that was asked since the last call.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.state.lock().unwrap().asked)
     }
 
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
@@ -133,6 +140,9 @@ impl ApiServer {
         state.asked.push(format!("{method} {path}"));
         if path.contains("/events") {
             return (201, body.clone());
+        }
+        if path.contains("/pods/") {
+            return (200, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}));
         }
         if *method != Method::GET
             && let Some((_, code, message)) = state
@@ -233,7 +243,8 @@ impl Stage {
         let client = server.client();
         let writer = Writer::new(client.clone(), Leadership::alone());
         let events = Events::new(client, "test");
-        let reconciler = Reconciler::new(writer, Arc::clone(&world), defaults(), events);
+        let minder = Minder::new(writer.clone(), Arc::new(|_| {}));
+        let reconciler = Reconciler::new(writer, Arc::clone(&world), defaults(), events, minder);
         Self {
             server,
             world,
@@ -265,6 +276,7 @@ impl Stage {
 pub(crate) fn defaults() -> Defaults {
     Defaults {
         data_plane_image: IMAGE.to_owned(),
+        redis_image: "example.com/valkey:8".to_owned(),
     }
 }
 

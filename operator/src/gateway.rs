@@ -15,20 +15,24 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject};
-use serde_json::Value;
-use sluice_crds::gateway::{Gateway, GatewayStatus, Redis};
+use serde_json::{Value, json};
+use sluice_crds::gateway::{Gateway, GatewayStatus, ManagedRedis, Redis};
 use tracing::{debug, warn};
 
 use crate::application;
 use crate::cluster::{WriteError, Writer};
 use crate::events::Events;
 use crate::kinds::Kind;
-use crate::limits::{RESYNC, RETRY_PENDING, STATUS_INTERVAL};
-use crate::object::{DATA_PLANE, Owner};
+use crate::limits::{KUBELET_LAG, RESYNC, RETRY_PENDING, STATUS_INTERVAL};
+use crate::managed::{self, Minder, REDIS, Subject};
+use crate::object::{DATA_PLANE, Object, Owner};
+use crate::pods::CONFIG_ANNOTATION;
 use crate::queue::Outcome;
+use crate::redis::config::Passwords;
 use crate::shelf::Key;
 use crate::world::{Reference, References, World};
 use apply::Applied;
@@ -44,6 +48,7 @@ pub struct Reconciler {
     pub references: References,
     pub defaults: Defaults,
     pub events: Events,
+    pub minder: Minder,
     pub memory: Mutex<HashMap<Key, Memory>>,
 }
 
@@ -55,11 +60,20 @@ pub struct Memory {
     /// What it and its Applications refer to.
     references: BTreeSet<Reference>,
     status_written: Option<Instant>,
+    /// Of the Redis that the operator runs: should their Secret be deleted by hand, it is made again with these.
+    passwords: Option<Passwords>,
 }
 
 impl Reconciler {
-    pub fn new(writer: Writer, world: Arc<World>, defaults: Defaults, events: Events) -> Self {
+    pub fn new(
+        writer: Writer,
+        world: Arc<World>,
+        defaults: Defaults,
+        events: Events,
+        minder: Minder,
+    ) -> Self {
         Self {
+            minder,
             writer,
             world,
             references: References::default(),
@@ -100,6 +114,7 @@ impl Reconciler {
 
     async fn gone(&self, key: &Key) -> Outcome {
         self.memory().remove(key);
+        self.minder.forget(key);
         let applications = dereference::applications_of(&self.world, key);
         match application::orphaned(&self.writer, key, &applications).await {
             Ok(()) => Outcome::Settled,
@@ -120,21 +135,143 @@ impl Reconciler {
             applications,
             &wanted,
         );
-        let snapshot = snapshot
+        let mut snapshot = snapshot
             .await
             .map_err(|failure| WriteError::Failed(failure.to_string()))?;
-        let judgement = validate::validate(&snapshot, &self.defaults, Vec::new());
+        let redis = self.managed_redis(&mut snapshot).await?;
+        let judgement = validate::validate(&snapshot, &self.defaults, redis);
         let valid = self.valid(key, &judgement);
         let applied = match &valid {
             Some(valid) if !judgement.paused => Some(self.apply(&snapshot, valid).await?),
             Some(_) | None => None,
         };
+        if let (Some(valid), Some(applied)) = (&valid, &applied) {
+            self.mind_redis(&snapshot, valid);
+            self.hasten(&snapshot, valid, applied).await?;
+        }
         // What is kept up of a former spec is not what this one asks for.
         let told = applied.as_ref().filter(|_| judgement.problems.is_empty());
         let status = self.status(&snapshot, &judgement, valid.as_ref(), told);
         let spared = self.write_status(&snapshot, &status).await?;
         application::report(&self.writer, &snapshot, &judgement, &status).await?;
-        Ok(next(applied.as_ref(), spared))
+        let redis_in = applied.as_ref().and_then(|_| self.minder.due(key));
+        Ok(next(applied.as_ref(), [spared, redis_in]))
+    }
+
+    /// The objects of the Redis that the operator runs, if the Gateway wants one; how to reach it goes into the snapshot.
+    async fn managed_redis(&self, snapshot: &mut Snapshot) -> Result<Vec<Object>, WriteError> {
+        let Some(spec) = managed_spec(snapshot) else {
+            return Ok(Vec::new());
+        };
+        let owner = validate::owner(snapshot);
+        let passwords = self.passwords(snapshot, &owner).await?;
+        let connection = managed::connection(&owner, &spec, &passwords);
+        let managed_redis = &mut snapshot.objects.managed_redis;
+        managed_redis.insert(snapshot.key.clone(), connection);
+        let name = managed::build::revision_name(&owner, &spec);
+        let revision = self
+            .known(Kind::ControllerRevision, &name, &owner, snapshot)
+            .await?;
+        let pinned = revision
+            .as_ref()
+            .and_then(|revision| build::template_of(&revision.data));
+        let pods = self.minder.pods(&snapshot.key);
+        let plan = managed::build::Plan {
+            owner: &owner,
+            spec: &spec,
+            default_image: &self.defaults.redis_image,
+            passwords: &passwords,
+            pods: &pods,
+            live: &snapshot.live,
+        };
+        Ok(managed::build::build(&plan, pinned))
+    }
+
+    /// As they were made once. New ones are used only after they are kept.
+    async fn passwords(&self, snapshot: &Snapshot, owner: &Owner) -> Result<Passwords, WriteError> {
+        let key = &snapshot.key;
+        let name = managed::name(owner);
+        let kept = self.known(Kind::Secret, &name, owner, snapshot).await?;
+        let kept = kept.as_deref().and_then(managed::passwords_of);
+        let remembered = || {
+            self.memory()
+                .get(key)
+                .and_then(|memory| memory.passwords.clone())
+        };
+        let passwords = match kept.or_else(remembered) {
+            Some(passwords) => passwords,
+            None => {
+                let made = managed::generate()
+                    .ok_or_else(|| WriteError::Failed("no random numbers".to_owned()))?;
+                let secret = managed::secret(owner, &made);
+                self.writer.apply(&owner.namespace, &secret).await?;
+                made
+            }
+        };
+        self.remember(key, |memory| memory.passwords = Some(passwords.clone()));
+        Ok(passwords)
+    }
+
+    fn mind_redis(&self, snapshot: &Snapshot, valid: &Validated) {
+        let key = &snapshot.key;
+        let redis = valid.spec.redis.as_ref();
+        let spec = redis.and_then(|redis| redis.managed.as_ref());
+        let passwords = self
+            .memory()
+            .get(key)
+            .and_then(|memory| memory.passwords.clone());
+        let (Some(spec), Some(passwords)) = (spec, passwords) else {
+            self.minder.forget(key);
+            return;
+        };
+        let pods = self.world.pods_of(key, REDIS);
+        let wanted = managed::wanted(spec);
+        let subject = Subject::new(&valid.owner, wanted, passwords, &pods, &snapshot.live);
+        self.minder.look(key, subject);
+    }
+
+    fn redis_facts(&self, snapshot: &Snapshot, valid: Option<&Validated>) -> RedisFacts {
+        match valid.map(|valid| &valid.spec.redis) {
+            None => RedisFacts::Unknown,
+            Some(None) => RedisFacts::Unused,
+            Some(Some(Redis { managed: None, .. })) => RedisFacts::External,
+            Some(Some(Redis {
+                managed: Some(_), ..
+            })) => {
+                let pods = self.world.pods_of(&snapshot.key, REDIS);
+                let owner = validate::owner(snapshot);
+                self.minder.facts(&snapshot.key, &owner, &pods)
+            }
+        }
+    }
+
+    /// Has kubelets look at the configuration of pods now, and not within the next minute.
+    async fn hasten(
+        &self,
+        snapshot: &Snapshot,
+        valid: &Validated,
+        applied: &Applied,
+    ) -> Result<(), WriteError> {
+        let digest = build::config_digest(valid);
+        let late = snapshot.pods.iter().filter(|pod| {
+            pod.config != digest && pod.node.is_some() && !pod.terminating && !pod.ended
+        });
+        let late: Vec<_> = late.collect();
+        if applied.writes > 0 && !late.is_empty() {
+            tokio::time::sleep(KUBELET_LAG).await;
+        }
+        let patch = json!({"metadata": {"annotations": {CONFIG_ANNOTATION: digest}}});
+        let pods = ApiResource::erase::<Pod>(&());
+        for pod in late {
+            let told = self.writer.merge(&pods, &pod.namespace, &pod.name, &patch);
+            match told.await {
+                Err(WriteError::NotLeading) => return Err(WriteError::NotLeading),
+                // It then sees the change by itself, later.
+                Err(why) => debug!(pod = pod.name, %why, "kubelet not told"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     /// What to apply: what the Gateway says, or what it said last when that was valid.
@@ -197,7 +334,7 @@ impl Reconciler {
             wanted: valid.map(|valid| valid.replicas),
             pods: &snapshot.pods,
             deployment: deployment.as_ref(),
-            redis: redis_facts(valid),
+            redis: self.redis_facts(snapshot, valid),
             selector: selector(&owner),
             attached: judgement
                 .applications
@@ -252,15 +389,17 @@ impl Reconciler {
 }
 
 /// When to look again although nothing changes.
-fn next(applied: Option<&Applied>, status_in: Option<Duration>) -> Outcome {
-    if applied.is_some_and(|applied| !applied.failed.is_empty()) {
+fn next(applied: Option<&Applied>, due_in: [Option<Duration>; 2]) -> Outcome {
+    // Quotas, rights and foreign objects change without the Gateway.
+    let is_bad = |applied: &Applied| !applied.failed.is_empty() || !applied.refused.is_empty();
+    if applied.is_some_and(is_bad) {
         return Outcome::Failed;
     }
     if applied.is_some_and(|applied| !applied.waiting.is_empty()) {
         return Outcome::Again(RETRY_PENDING);
     }
-    let again = status_in.unwrap_or(RESYNC);
-    Outcome::Again(again)
+    let again = due_in.into_iter().flatten().min();
+    Outcome::Again(again.unwrap_or(RESYNC))
 }
 
 /// Whether a person or a program may be waiting for it: a condition says something else, or about another spec.
@@ -282,19 +421,21 @@ fn former(snapshot: &Snapshot) -> GatewayStatus {
         .unwrap_or_default()
 }
 
-fn redis_facts(valid: Option<&Validated>) -> RedisFacts {
-    match valid.map(|valid| &valid.spec.redis) {
-        None => RedisFacts::Unknown,
-        Some(None) => RedisFacts::Unused,
-        Some(Some(Redis {
-            managed: None,
-            external: _,
-        })) => RedisFacts::External,
-        Some(Some(Redis {
-            managed: Some(_),
-            external: _,
-        })) => RedisFacts::Unknown,
+/// What the Gateway wants of a Redis that the operator runs, unless it is paused or cannot be read.
+fn managed_spec(snapshot: &Snapshot) -> Option<ManagedRedis> {
+    let spec = snapshot.gateway.data.pointer("/spec/redis/managed")?;
+    let paused = snapshot
+        .gateway
+        .data
+        .pointer("/spec/operation/reconciliation");
+    let has_secret = || {
+        let name = managed::name(&validate::owner(snapshot));
+        snapshot.live.contains_key(&(Kind::Secret, name))
+    };
+    if paused.is_some_and(|mode| mode == "Paused") && !has_secret() {
+        return None;
     }
+    serde_json::from_value(spec.clone()).ok()
 }
 
 /// As text, for autoscalers.

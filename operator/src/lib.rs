@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod kinds;
 pub mod leader;
 pub mod limits;
+pub mod managed;
 pub mod metrics;
 pub mod object;
 pub mod pods;

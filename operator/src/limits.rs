@@ -10,6 +10,8 @@ pub const GATHERING: Duration = Duration::from_millis(100);
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// Everything is looked at this often even if nothing says that it changed.
 pub const RESYNC: Duration = Duration::from_secs(600);
+/// Kubelets hear of a changed ConfigMap, and of a changed pod, on ways of their own.
+pub const KUBELET_LAG: Duration = Duration::from_millis(300);
 /// Between looks at objects that are still being deleted.
 pub const RETRY_PENDING: Duration = Duration::from_secs(1);
 /// Longest wait for the watches at the start, before the log says so.

@@ -5,7 +5,11 @@ use std::net::IpAddr;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-use crate::object::GATEWAY_LABEL;
+use crate::managed::SHARD_LABEL;
+use crate::object::{COMPONENT_LABEL, GATEWAY_LABEL};
+
+/// A kubelet looks at the volumes of a pod that changes, and else about once a minute.
+pub const CONFIG_ANNOTATION: &str = "sluice.dev/config";
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PodView {
@@ -16,8 +20,14 @@ pub struct PodView {
     pub gateway: String,
     /// `dataplane` or `redis`.
     pub component: String,
+    /// Of a Redis: its shard.
+    pub shard: Option<u32>,
+    /// Which revision of its StatefulSet it was made from.
+    pub revision: String,
     pub ips: Vec<IpAddr>,
     pub node: Option<String>,
+    /// Digest of the configuration that its kubelet was told of last.
+    pub config: String,
     pub ready: bool,
     /// It was told to end.
     pub terminating: bool,
@@ -37,6 +47,13 @@ impl PodView {
                 .cloned()
                 .unwrap_or_default()
         };
+        let annotation = |key: &str| {
+            let annotations = metadata.annotations.as_ref();
+            annotations
+                .and_then(|annotations| annotations.get(key))
+                .cloned()
+                .unwrap_or_default()
+        };
         let text = |pointer: &str| pod.data.pointer(pointer).and_then(Value::as_str);
         let ready = condition(pod, "Ready").is_some_and(|ready| ready["status"] == "True");
         Self {
@@ -44,11 +61,14 @@ impl PodView {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
             gateway: label(GATEWAY_LABEL),
-            component: label(crate::object::COMPONENT_LABEL),
+            component: label(COMPONENT_LABEL),
+            shard: label(SHARD_LABEL).parse().ok(),
+            revision: label("controller-revision-hash"),
             ips: list(pod, "/status/podIPs")
                 .filter_map(|ip| ip["ip"].as_str()?.parse().ok())
                 .collect(),
             node: text("/spec/nodeName").map(str::to_owned),
+            config: annotation(CONFIG_ANNOTATION),
             ready,
             terminating: metadata.deletion_timestamp.is_some(),
             ended: matches!(text("/status/phase"), Some("Succeeded" | "Failed")),

@@ -56,6 +56,11 @@ pub struct Prepared {
     pub slices: Vec<Object>,
 }
 
+/// Tells one configuration, secrets included, from another.
+pub fn config_digest(wanted: &Validated) -> String {
+    config::digest(wanted)
+}
+
 /// `pinned` is the pod template that was made for the same wishes before.
 pub fn build(
     wanted: &Validated,

@@ -88,6 +88,30 @@ async fn ready_pods_make_it_ready_and_enter_the_slice() {
 }
 
 #[tokio::test]
+async fn kubelets_are_told_of_a_changed_configuration_once() {
+    let stage = stage(SPEC);
+    let told = async |stage: &Stage| {
+        stage.server.show(&stage.world);
+        stage.server.asked();
+        let key = ("n".to_owned(), "g".to_owned());
+        stage.reconciler.reconcile(&key).await;
+        let asked = stage.server.asked().into_iter();
+        asked.filter(|asked| asked == "PATCH /api/v1/namespaces/n/pods/a").count()
+    };
+    stage.pass().await;
+    stage.world.pods.put(("n".to_owned(), "a".to_owned()), pod("a", "10.0.0.1"));
+    assert_eq!(told(&stage).await, 1);
+    let mut knows = pod("a", "10.0.0.1");
+    let valid = stage.reconciler.memory.lock().unwrap();
+    let valid = valid.values().next().unwrap().last_good.clone().unwrap();
+    knows.config = crate::gateway::build::config_digest(&valid);
+    stage.world.pods.put(("n".to_owned(), "a".to_owned()), knows);
+    assert_eq!(told(&stage).await, 0);
+    edit_spec(&stage, |spec| spec["relay"]["limits"] = json!({"connections": 7}));
+    assert_eq!(told(&stage).await, 1);
+}
+
+#[tokio::test]
 async fn drift_is_repaired_and_nothing_else_is_written() {
     let stage = stage(SPEC);
     stage.pass().await;

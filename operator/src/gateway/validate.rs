@@ -27,6 +27,7 @@ pub const RESTARTED_AT: &str = "sluice.dev/restartedAt";
 pub struct Defaults {
     /// Of gateways that name none.
     pub data_plane_image: String,
+    pub redis_image: String,
 }
 
 /// What became of a Gateway and its Applications.

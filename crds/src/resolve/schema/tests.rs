@@ -23,6 +23,11 @@ fn every_field_is_typed_bounded_and_documented() {
             "no description: {schema}"
         );
         match kind(schema) {
+            "object" if is_open(schema) => {}
+            "object" if schema.get("additionalProperties").is_some() => {
+                let bounded = schema.get("maxProperties").is_some();
+                assert!(bounded, "no maxProperties: {schema}");
+            }
             "object" => assert!(schema.get("properties").is_some(), "{schema}"),
             "array" => assert!(schema.get("maxItems").is_some(), "no maxItems: {schema}"),
             "integer" => {
@@ -31,6 +36,9 @@ fn every_field_is_typed_bounded_and_documented() {
                     schema.get("minimum").is_some() && schema.get("maximum").is_some(),
                     "{schema}"
                 );
+            }
+            "" if schema.get("x-kubernetes-int-or-string").is_some() => {
+                assert!(schema.get("pattern").is_some(), "{schema}");
             }
             "string" => {
                 scalars += 1;

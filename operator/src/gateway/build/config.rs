@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use sluice_crds::config_file::{self, CONFIG_FILE};
 
 use super::Validated;
+use crate::digest;
 use crate::kinds::Kind;
 use crate::object::{DATA_PLANE, Object};
 
@@ -27,6 +28,13 @@ pub(super) fn build(wanted: &Validated) -> (Object, Object) {
         Object::new(Kind::Secret, owner, DATA_PLANE, &name, secret),
         Object::new(Kind::ConfigMap, owner, DATA_PLANE, &name, config_map),
     )
+}
+
+/// Tells one configuration, secrets included, from another.
+pub(super) fn digest(wanted: &Validated) -> String {
+    let (secret, config_map) = build(wanted);
+    let whole = format!("{}{}", config_map.body["data"], secret.body["data"]);
+    digest::short(whole.as_bytes())
 }
 
 pub(super) fn name(gateway: &str) -> String {

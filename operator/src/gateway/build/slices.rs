@@ -16,7 +16,7 @@ use crate::object::{DATA_PLANE, Object};
 use crate::pods::PodView;
 
 /// Who writes a slice, as its label says.
-pub const SLICE_MANAGER: &str = "sluice.dev/operator";
+pub const SLICE_MANAGER: &str = "sluice-operator";
 /// By convention a slice has at most 100 endpoints, by its API 1000. Pods are put into slices by a digest of their names,
 /// which does not fill them evenly.
 const PODS_PER_SLICE: usize = 64;
