@@ -163,3 +163,50 @@ fn an_upstream_of_the_gateway_is_shared_and_others_are_named_after_their_applica
     let shared = &ingest.applications[1].upstreams[0];
     assert!(std::sync::Arc::ptr_eq(shared, &ingest.upstreams[0]));
 }
+
+/// Applications of namespace `other` that name the Gateway `good`, which allows these, and labels of namespaces.
+fn from_elsewhere(allowed: &str, labels: &[(&str, &str)]) -> Outcome {
+    let text = format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: Application\nmetadata: {{name: a, namespace: other}}\n\
+         spec: {{gatewayRef: {{name: good, namespace: default}}, keys: [{{value: a}}]}}\n"
+    );
+    let mut objects = objects(&[
+        application("a", "good", "{value: b}", ""),
+        format!("---\n{text}"),
+    ]);
+    if !allowed.is_empty() {
+        objects.gateways[0].spec["allowedApplications"] = serde_json::from_str(allowed).unwrap();
+    }
+    let labels = labels
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    objects
+        .namespaces
+        .insert("other".to_owned(), labels.collect());
+    resolve::resolve_each(&objects)
+}
+
+#[test]
+fn a_gateway_says_from_which_namespaces_it_takes_applications() {
+    let selector = r#"{"namespaces": {"from": "Selector", "matchLabels": {"team": "a"}}}"#;
+    let all = r#"{"namespaces": {"from": "All"}}"#;
+    for (allowed, labels, taken) in [
+        ("", &[][..], false),
+        (all, &[], true),
+        (selector, &[("team", "a"), ("x", "y")], true),
+        (selector, &[("team", "b")], false),
+        (selector, &[], false),
+    ] {
+        let outcome = from_elsewhere(allowed, labels);
+        assert_eq!(
+            outcome.applications[1].attached, taken,
+            "{allowed} {labels:?}"
+        );
+        if taken {
+            assert_eq!(attached(&outcome), [("a", 1), ("other/a", 1)]);
+        } else {
+            let problem = &outcome.applications[1].problems[0];
+            assert_eq!(problem.reason, sluice_crds::problem::Reason::NotAllowed);
+        }
+    }
+}

@@ -142,7 +142,10 @@ impl ApiServer {
             return (201, body.clone());
         }
         if path.contains("/pods/") {
-            return (200, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}));
+            return (
+                200,
+                json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}),
+            );
         }
         if *method != Method::GET
             && let Some((_, code, message)) = state

@@ -152,6 +152,11 @@ impl Reconciler {
         // What is kept up of a former spec is not what this one asks for.
         let told = applied.as_ref().filter(|_| judgement.problems.is_empty());
         let status = self.status(&snapshot, &judgement, valid.as_ref(), told);
+        // After a change of operators, what is told of Redis stays until it was looked at, within seconds.
+        let is_unseen = status.redis.is_some() && !self.minder.has_looked(key);
+        if is_unseen && !former(&snapshot).conditions.is_empty() {
+            return Ok(Outcome::Again(RETRY_PENDING));
+        }
         let spared = self.write_status(&snapshot, &status).await?;
         application::report(&self.writer, &snapshot, &judgement, &status).await?;
         let redis_in = applied.as_ref().and_then(|_| self.minder.due(key));

@@ -59,7 +59,13 @@ fn free(path: &[String], secrets: &BTreeMap<String, Secret>) -> String {
         name = format!("{}_{:016x}", part(&name), hash(&name));
     }
     let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let name = name.replace(|c| !is_fit(c), "-");
+    let fit = name.replace(|c| !is_fit(c), "-");
+    // Two names may become the same letters, and stay apart whichever others there are.
+    let name = if fit == name {
+        fit
+    } else {
+        format!("{fit}_{:016x}", hash(&name))
+    };
     let mut numbered = (2..).map(|number| format!("{name}.{number}"));
     let mut candidate = name.clone();
     while secrets.contains_key(&candidate) {

@@ -40,10 +40,10 @@ pub(super) fn resolve(
             }
             running.cloned()
         }
-        (Some(_), Some(_)) => {
+        (Some(_), Some(external)) => {
             let what = "there are both managed and external";
             context.problem(path, what, "keep one of them");
-            None
+            resolve_external(external, context)
         }
         (None, None) => {
             if !context.is_any_concerned(path, &["managed", "external"]) {

@@ -22,12 +22,13 @@ spec:
   listeners: [{name: web, port: 8000}]
 ";
 /// Every field is in one of these.
-const EVERYTHING: [&str; 5] = [
+const EVERYTHING: [&str; 6] = [
     GOOD,
     include_str!("../resolve/everything.yaml"),
     include_str!("../resolve/ingest-everything.yaml"),
     include_str!("../resolve/ingest-generic.yaml"),
     include_str!("../resolve/redis-everything.yaml"),
+    include_str!("../resolve/kubernetes.yaml"),
 ];
 
 /// The Gateway, and what else its `spec` and file hold.

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use kube::api::DynamicObject;
+use k8s_openapi::api::core::v1::Endpoints;
+use kube::api::{ApiResource, DynamicObject};
 use serde_json::json;
 use tracing::{info, warn};
 
@@ -58,6 +59,12 @@ pub async fn apply(
         info!(gateway = %owner.name, kind = kind.name(), name, "deleted, no longer wanted");
         let outcome = writer.delete(kind, orphan).await.map(|()| Done::Written);
         applied.take(kind, &name, outcome)?;
+        if is_stale_slice(owner, kind, orphan) {
+            // They are what slices would be made from again.
+            let endpoints = ApiResource::erase::<Endpoints>(&());
+            let gone = writer.delete_by(&endpoints, &owner.namespace, &owner.name, None);
+            applied.take(kind, &name, gone.await.map(|()| Done::Written))?;
+        }
     }
     Ok(applied)
 }
@@ -221,17 +228,27 @@ fn orphans(owner: &Owner, objects: &[Object], live: &Live) -> Vec<(Kind, String)
     live.iter()
         .filter(|((kind, name), object)| {
             let gone = object.metadata.deletion_timestamp.is_some();
-            let ours = is_owned(owner, object) || (steered && is_stale_slice(*kind, object));
+            let ours = is_owned(owner, object) || (steered && is_stale_slice(owner, *kind, object));
             ours && !gone && !wanted.contains(&(*kind, name.as_str()))
         })
         .map(|((kind, name), _)| (*kind, name.clone()))
         .collect()
 }
 
+/// Who writes slices in Kubernetes itself: from pods, and from Endpoints.
+const MANAGERS: [&str; 2] = [
+    "endpointslice-controller.k8s.io",
+    "endpointslicemirroring-controller.k8s.io",
+];
+
 /// A slice of Kubernetes itself, from before the Service lost its selector: nobody else would remove it.
-fn is_stale_slice(kind: Kind, object: &DynamicObject) -> bool {
-    let labels = object.metadata.labels.as_ref();
-    let manager = labels.and_then(|labels| labels.get("endpointslice.kubernetes.io/managed-by"));
+fn is_stale_slice(owner: &Owner, kind: Kind, object: &DynamicObject) -> bool {
+    let label = |key: &str| {
+        let labels = object.metadata.labels.as_ref()?;
+        labels.get(key).map(String::as_str)
+    };
     kind == Kind::EndpointSlice
-        && manager.is_some_and(|manager| manager == "endpointslice-controller.k8s.io")
+        && label("kubernetes.io/service-name") == Some(owner.name.as_str())
+        && label("endpointslice.kubernetes.io/managed-by")
+            .is_some_and(|manager| MANAGERS.contains(&manager))
 }

@@ -96,18 +96,28 @@ async fn kubelets_are_told_of_a_changed_configuration_once() {
         let key = ("n".to_owned(), "g".to_owned());
         stage.reconciler.reconcile(&key).await;
         let asked = stage.server.asked().into_iter();
-        asked.filter(|asked| asked == "PATCH /api/v1/namespaces/n/pods/a").count()
+        asked
+            .filter(|asked| asked == "PATCH /api/v1/namespaces/n/pods/a")
+            .count()
     };
     stage.pass().await;
-    stage.world.pods.put(("n".to_owned(), "a".to_owned()), pod("a", "10.0.0.1"));
+    stage
+        .world
+        .pods
+        .put(("n".to_owned(), "a".to_owned()), pod("a", "10.0.0.1"));
     assert_eq!(told(&stage).await, 1);
     let mut knows = pod("a", "10.0.0.1");
     let valid = stage.reconciler.memory.lock().unwrap();
     let valid = valid.values().next().unwrap().last_good.clone().unwrap();
     knows.config = crate::gateway::build::config_digest(&valid);
-    stage.world.pods.put(("n".to_owned(), "a".to_owned()), knows);
+    stage
+        .world
+        .pods
+        .put(("n".to_owned(), "a".to_owned()), knows);
     assert_eq!(told(&stage).await, 0);
-    edit_spec(&stage, |spec| spec["relay"]["limits"] = json!({"connections": 7}));
+    edit_spec(&stage, |spec| {
+        spec["relay"]["limits"] = json!({"connections": 7})
+    });
     assert_eq!(told(&stage).await, 1);
 }
 
@@ -159,6 +169,40 @@ async fn a_bad_spec_is_said_and_the_last_good_one_is_kept_up() {
     stage.pass().await;
     let again = stage.server.get(CONFIG).unwrap();
     assert_eq!(again["data"], config["data"]);
+}
+
+#[tokio::test]
+async fn slices_of_kubernetes_go_when_the_operator_steers_again() {
+    let stage = stage(SPEC);
+    stage.pass().await;
+    let slice = |name: &str, service: &str| {
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/n/endpointslices/{name}");
+        let labels = json!({
+            "sluice.dev/gateway": "g", "kubernetes.io/service-name": service,
+            "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+        });
+        stage.server.put(
+            &path,
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"name": name, "namespace": "n", "labels": labels},
+                "addressType": "IPv4", "endpoints": [],
+            }),
+        );
+        path
+    };
+    let stale = slice("g-x1", "g");
+    let others = slice("g-redis-x1", "g-redis");
+    stage.pass().await;
+    assert!(stage.server.get(&stale).is_none() && stage.server.get(&others).is_some());
+    edit_spec(&stage, |spec| {
+        spec["service"] = json!({"steering": "Disabled"})
+    });
+    let kept = slice("g-x2", "g");
+    let writes = stage.pass().await;
+    assert!(stage.server.get(&kept).is_some());
+    let own = "DELETE /apis/discovery.k8s.io/v1/namespaces/n/endpointslices/g-ipv4-0";
+    assert!(writes.contains(&own.to_owned()), "{writes:#?}");
 }
 
 #[tokio::test]

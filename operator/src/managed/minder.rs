@@ -155,6 +155,14 @@ impl Minder {
         lock(&self.states).remove(key);
     }
 
+    /// Whether there was a pass since this operator leads.
+    pub fn has_looked(&self, key: &Key) -> bool {
+        let states = lock(&self.states);
+        states
+            .get(key)
+            .is_some_and(|state| state.decision.is_some())
+    }
+
     /// Pods that each shard may have; empty before the first pass.
     pub fn pods(&self, key: &Key) -> Vec<u32> {
         let states = lock(&self.states);
