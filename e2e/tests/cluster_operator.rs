@@ -314,7 +314,25 @@ async fn what_cannot_be_meant_is_refused_by_the_api_server() -> Result<()> {
         },
     });
     namespace.apply(&good.to_string()).await?;
-    for (pointer, value, wanted) in [
+    for (pointer, value, wanted) in refused() {
+        let mut bad = good.clone();
+        let (parent, field) = pointer.rsplit_once('/').context("a pointer")?;
+        bad.pointer_mut(parent).context("a parent")?[field] = value;
+        let refused = namespace.apply(&bad.to_string()).await;
+        let refused = format!(
+            "{:#}",
+            refused
+                .err()
+                .with_context(|| format!("{pointer} was taken"))?
+        );
+        ensure!(refused.contains(wanted), "{pointer}: {refused}");
+    }
+    Ok(())
+}
+
+/// Where, what, and what the refusal says.
+fn refused() -> Vec<(&'static str, Value, &'static str)> {
+    vec![
         ("/metadata/name", json!("a".repeat(41)), "at most 40"),
         (
             "/spec/redis",
@@ -361,18 +379,5 @@ async fn what_cannot_be_meant_is_refused_by_the_api_server() -> Result<()> {
             json!({"reconciliation": "Sometimes"}),
             "Unsupported value",
         ),
-    ] {
-        let mut bad = good.clone();
-        let (parent, field) = pointer.rsplit_once('/').context("a pointer")?;
-        bad.pointer_mut(parent).context("a parent")?[field] = value;
-        let refused = namespace.apply(&bad.to_string()).await;
-        let refused = format!(
-            "{:#}",
-            refused
-                .err()
-                .with_context(|| format!("{pointer} was taken"))?
-        );
-        ensure!(refused.contains(wanted), "{pointer}: {refused}");
-    }
-    Ok(())
+    ]
 }

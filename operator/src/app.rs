@@ -41,29 +41,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Election::Enabled => Leadership::contested(&identity),
         Election::Disabled => Leadership::alone(),
     };
-    let world = Arc::new(World::default());
     let work = Arc::new(Work::default());
-    let writer = Writer::new(client.clone(), leadership.clone());
-    let wake = {
-        let work = Arc::clone(&work);
-        Arc::new(move |key| work.add(key))
-    };
-    let reconciler = Arc::new(Reconciler::new(
-        writer.clone(),
-        Arc::clone(&world),
-        Defaults {
-            data_plane_image: args.data_plane_image.clone(),
-            redis_image: args.redis_image.clone(),
-        },
-        Events::new(client.clone(), &identity),
-        Minder::new(writer, wake),
-    ));
-    let mut watches = world::start(
-        &client,
-        &args.watch_namespaces,
-        &world,
-        &sink(&work, &reconciler),
-    );
+    let reconciler = reconciler(&args, &client, &identity, &leadership, &work);
+    let world = &reconciler.world;
+    let sink = sink(&work, &reconciler);
+    let mut watches = world::start(&client, &args.watch_namespaces, world, &sink);
     let (stop, stopped) = watch::channel(false);
     let (idle, mut is_idle) = watch::channel(false);
     let elected = leader::run(
@@ -99,6 +81,31 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     admin.abort();
     Ok(())
+}
+
+fn reconciler(
+    args: &Args,
+    client: &Client,
+    identity: &str,
+    leadership: &Leadership,
+    work: &Arc<Work>,
+) -> Arc<Reconciler> {
+    let writer = Writer::new(client.clone(), leadership.clone());
+    let wake = {
+        let work = Arc::clone(work);
+        Arc::new(move |key| work.add(key))
+    };
+    let defaults = Defaults {
+        data_plane_image: args.data_plane_image.clone(),
+        redis_image: args.redis_image.clone(),
+    };
+    Arc::new(Reconciler::new(
+        writer.clone(),
+        Arc::new(World::default()),
+        defaults,
+        Events::new(client.clone(), identity),
+        Minder::new(writer, wake),
+    ))
 }
 
 async fn client() -> anyhow::Result<Client> {

@@ -8,6 +8,7 @@ pub mod build;
 mod compare;
 pub mod dereference;
 mod overlay;
+mod redis;
 pub mod status;
 pub mod validate;
 
@@ -20,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
-use sluice_crds::gateway::{Gateway, GatewayStatus, ManagedRedis, Redis};
+use sluice_crds::gateway::{Gateway, GatewayStatus};
 use tracing::{debug, warn};
 
 use crate::application;
@@ -28,8 +29,8 @@ use crate::cluster::{WriteError, Writer};
 use crate::events::Events;
 use crate::kinds::Kind;
 use crate::limits::{KUBELET_LAG, RESYNC, RETRY_PENDING, STATUS_INTERVAL};
-use crate::managed::{self, Minder, REDIS, Subject};
-use crate::object::{DATA_PLANE, Object, Owner};
+use crate::managed::Minder;
+use crate::object::{DATA_PLANE, Owner};
 use crate::pods::CONFIG_ANNOTATION;
 use crate::queue::Outcome;
 use crate::redis::config::Passwords;
@@ -38,7 +39,7 @@ use crate::world::{Reference, References, World};
 use apply::Applied;
 use build::Validated;
 use dereference::Snapshot;
-use status::{Facts, RedisFacts};
+use status::Facts;
 use validate::{Defaults, Judgement};
 
 /// What all passes share.
@@ -113,7 +114,15 @@ impl Reconciler {
     }
 
     async fn gone(&self, key: &Key) -> Outcome {
-        self.memory().remove(key);
+        {
+            let mut memory = self.memory();
+            memory.remove(key);
+            let is_wanted = |reference: &Reference| {
+                let mut all = memory.values();
+                all.any(|memory| memory.references.contains(reference))
+            };
+            self.references.retain(is_wanted);
+        }
         self.minder.forget(key);
         let applications = dereference::applications_of(&self.world, key);
         match application::orphaned(&self.writer, key, &applications).await {
@@ -154,100 +163,13 @@ impl Reconciler {
         let status = self.status(&snapshot, &judgement, valid.as_ref(), told);
         // After a change of operators, what is told of Redis stays until it was looked at, within seconds.
         let is_unseen = status.redis.is_some() && !self.minder.has_looked(key);
-        if is_unseen && !former(&snapshot).conditions.is_empty() {
+        if applied.is_some() && is_unseen && !former(&snapshot).conditions.is_empty() {
             return Ok(Outcome::Again(RETRY_PENDING));
         }
         let spared = self.write_status(&snapshot, &status).await?;
         application::report(&self.writer, &snapshot, &judgement, &status).await?;
         let redis_in = applied.as_ref().and_then(|_| self.minder.due(key));
         Ok(next(applied.as_ref(), [spared, redis_in]))
-    }
-
-    /// The objects of the Redis that the operator runs, if the Gateway wants one; how to reach it goes into the snapshot.
-    async fn managed_redis(&self, snapshot: &mut Snapshot) -> Result<Vec<Object>, WriteError> {
-        let Some(spec) = managed_spec(snapshot) else {
-            return Ok(Vec::new());
-        };
-        let owner = validate::owner(snapshot);
-        let passwords = self.passwords(snapshot, &owner).await?;
-        let connection = managed::connection(&owner, &spec, &passwords);
-        let managed_redis = &mut snapshot.objects.managed_redis;
-        managed_redis.insert(snapshot.key.clone(), connection);
-        let name = managed::build::revision_name(&owner, &spec);
-        let revision = self
-            .known(Kind::ControllerRevision, &name, &owner, snapshot)
-            .await?;
-        let pinned = revision
-            .as_ref()
-            .and_then(|revision| build::template_of(&revision.data));
-        let pods = self.minder.pods(&snapshot.key);
-        let plan = managed::build::Plan {
-            owner: &owner,
-            spec: &spec,
-            default_image: &self.defaults.redis_image,
-            passwords: &passwords,
-            pods: &pods,
-            live: &snapshot.live,
-        };
-        Ok(managed::build::build(&plan, pinned))
-    }
-
-    /// As they were made once. New ones are used only after they are kept.
-    async fn passwords(&self, snapshot: &Snapshot, owner: &Owner) -> Result<Passwords, WriteError> {
-        let key = &snapshot.key;
-        let name = managed::name(owner);
-        let kept = self.known(Kind::Secret, &name, owner, snapshot).await?;
-        let kept = kept.as_deref().and_then(managed::passwords_of);
-        let remembered = || {
-            self.memory()
-                .get(key)
-                .and_then(|memory| memory.passwords.clone())
-        };
-        let passwords = match kept.or_else(remembered) {
-            Some(passwords) => passwords,
-            None => {
-                let made = managed::generate()
-                    .ok_or_else(|| WriteError::Failed("no random numbers".to_owned()))?;
-                let secret = managed::secret(owner, &made);
-                self.writer.apply(&owner.namespace, &secret).await?;
-                made
-            }
-        };
-        self.remember(key, |memory| memory.passwords = Some(passwords.clone()));
-        Ok(passwords)
-    }
-
-    fn mind_redis(&self, snapshot: &Snapshot, valid: &Validated) {
-        let key = &snapshot.key;
-        let redis = valid.spec.redis.as_ref();
-        let spec = redis.and_then(|redis| redis.managed.as_ref());
-        let passwords = self
-            .memory()
-            .get(key)
-            .and_then(|memory| memory.passwords.clone());
-        let (Some(spec), Some(passwords)) = (spec, passwords) else {
-            self.minder.forget(key);
-            return;
-        };
-        let pods = self.world.pods_of(key, REDIS);
-        let wanted = managed::wanted(spec);
-        let subject = Subject::new(&valid.owner, wanted, passwords, &pods, &snapshot.live);
-        self.minder.look(key, subject);
-    }
-
-    fn redis_facts(&self, snapshot: &Snapshot, valid: Option<&Validated>) -> RedisFacts {
-        match valid.map(|valid| &valid.spec.redis) {
-            None => RedisFacts::Unknown,
-            Some(None) => RedisFacts::Unused,
-            Some(Some(Redis { managed: None, .. })) => RedisFacts::External,
-            Some(Some(Redis {
-                managed: Some(_), ..
-            })) => {
-                let pods = self.world.pods_of(&snapshot.key, REDIS);
-                let owner = validate::owner(snapshot);
-                self.minder.facts(&snapshot.key, &owner, &pods)
-            }
-        }
     }
 
     /// Has kubelets look at the configuration of pods now, and not within the next minute.
@@ -424,23 +346,6 @@ fn former(snapshot: &Snapshot) -> GatewayStatus {
     status
         .and_then(|status| serde_json::from_value(status.clone()).ok())
         .unwrap_or_default()
-}
-
-/// What the Gateway wants of a Redis that the operator runs, unless it is paused or cannot be read.
-fn managed_spec(snapshot: &Snapshot) -> Option<ManagedRedis> {
-    let spec = snapshot.gateway.data.pointer("/spec/redis/managed")?;
-    let paused = snapshot
-        .gateway
-        .data
-        .pointer("/spec/operation/reconciliation");
-    let has_secret = || {
-        let name = managed::name(&validate::owner(snapshot));
-        snapshot.live.contains_key(&(Kind::Secret, name))
-    };
-    if paused.is_some_and(|mode| mode == "Paused") && !has_secret() {
-        return None;
-    }
-    serde_json::from_value(spec.clone()).ok()
 }
 
 /// As text, for autoscalers.

@@ -97,6 +97,7 @@ pub async fn run(
         metrics.waiting(work.lock().len());
         if leads && !led {
             // Another operator may have left anything half done.
+            reconciler.minder.forget_all();
             work.all(&reconciler);
         }
         led = leads;

@@ -155,6 +155,11 @@ impl Minder {
         lock(&self.states).remove(key);
     }
 
+    /// What was remembered before another operator led is out of date.
+    pub fn forget_all(&self) {
+        lock(&self.states).clear();
+    }
+
     /// Whether there was a pass since this operator leads.
     pub fn has_looked(&self, key: &Key) -> bool {
         let states = lock(&self.states);

@@ -1,0 +1,122 @@
+//! The Redis of a Gateway within its pass: its objects and passwords, what its minder is given, what is told of it.
+
+use sluice_crds::gateway::{ManagedRedis, Redis};
+
+use super::build::{self, Validated};
+use super::dereference::Snapshot;
+use super::status::RedisFacts;
+use super::{Reconciler, validate};
+use crate::cluster::WriteError;
+use crate::kinds::Kind;
+use crate::managed::{self, REDIS, Subject};
+use crate::object::{Object, Owner};
+use crate::redis::config::Passwords;
+
+impl Reconciler {
+    /// The objects of the Redis that the operator runs, if the Gateway wants one; how to reach it goes into the snapshot.
+    pub(super) async fn managed_redis(
+        &self,
+        snapshot: &mut Snapshot,
+    ) -> Result<Vec<Object>, WriteError> {
+        let Some(spec) = managed_spec(snapshot) else {
+            return Ok(Vec::new());
+        };
+        let owner = validate::owner(snapshot);
+        let passwords = self.passwords(snapshot, &owner).await?;
+        let connection = managed::connection(&owner, &spec, &passwords);
+        let managed_redis = &mut snapshot.objects.managed_redis;
+        managed_redis.insert(snapshot.key.clone(), connection);
+        let name = managed::build::revision_name(&owner, &spec);
+        let revision = self
+            .known(Kind::ControllerRevision, &name, &owner, snapshot)
+            .await?;
+        let pinned = revision
+            .as_ref()
+            .and_then(|revision| build::template_of(&revision.data));
+        let pods = self.minder.pods(&snapshot.key);
+        let plan = managed::build::Plan {
+            owner: &owner,
+            spec: &spec,
+            default_image: &self.defaults.redis_image,
+            passwords: &passwords,
+            pods: &pods,
+            live: &snapshot.live,
+        };
+        Ok(managed::build::build(&plan, pinned))
+    }
+
+    /// As they were made once. New ones are used only after they are kept.
+    async fn passwords(&self, snapshot: &Snapshot, owner: &Owner) -> Result<Passwords, WriteError> {
+        let key = &snapshot.key;
+        let name = managed::name(owner);
+        let kept = self.known(Kind::Secret, &name, owner, snapshot).await?;
+        let kept = kept.as_deref().and_then(managed::passwords_of);
+        let remembered = || {
+            self.memory()
+                .get(key)
+                .and_then(|memory| memory.passwords.clone())
+        };
+        let passwords = match kept.or_else(remembered) {
+            Some(passwords) => passwords,
+            None => {
+                let made = managed::generate()
+                    .ok_or_else(|| WriteError::Failed("no random numbers".to_owned()))?;
+                let secret = managed::secret(owner, &made);
+                self.writer.apply(&owner.namespace, &secret).await?;
+                made
+            }
+        };
+        self.remember(key, |memory| memory.passwords = Some(passwords.clone()));
+        Ok(passwords)
+    }
+
+    pub(super) fn mind_redis(&self, snapshot: &Snapshot, valid: &Validated) {
+        let key = &snapshot.key;
+        let redis = valid.spec.redis.as_ref();
+        let spec = redis.and_then(|redis| redis.managed.as_ref());
+        let passwords = self
+            .memory()
+            .get(key)
+            .and_then(|memory| memory.passwords.clone());
+        let (Some(spec), Some(passwords)) = (spec, passwords) else {
+            self.minder.forget(key);
+            return;
+        };
+        let pods = self.world.pods_of(key, REDIS);
+        let wanted = managed::wanted(spec);
+        let subject = Subject::new(&valid.owner, wanted, passwords, &pods, &snapshot.live);
+        self.minder.look(key, subject);
+    }
+
+    pub(super) fn redis_facts(&self, snapshot: &Snapshot, valid: Option<&Validated>) -> RedisFacts {
+        match valid.map(|valid| &valid.spec.redis) {
+            None => RedisFacts::Unknown,
+            Some(None) => RedisFacts::Unused,
+            Some(Some(Redis { managed: None, .. })) => RedisFacts::External,
+            Some(Some(Redis {
+                managed: Some(_), ..
+            })) => {
+                let pods = self.world.pods_of(&snapshot.key, REDIS);
+                let owner = validate::owner(snapshot);
+                self.minder.facts(&snapshot.key, &owner, &pods)
+            }
+        }
+    }
+}
+
+/// What the Gateway wants of a Redis that the operator runs, unless it is paused or cannot be read.
+fn managed_spec(snapshot: &Snapshot) -> Option<ManagedRedis> {
+    let spec = snapshot.gateway.data.pointer("/spec/redis/managed")?;
+    let paused = snapshot
+        .gateway
+        .data
+        .pointer("/spec/operation/reconciliation");
+    let has_secret = || {
+        let name = managed::name(&validate::owner(snapshot));
+        snapshot.live.contains_key(&(Kind::Secret, name))
+    };
+    if paused.is_some_and(|mode| mode == "Paused") && !has_secret() {
+        return None;
+    }
+    serde_json::from_value(spec.clone()).ok()
+}
