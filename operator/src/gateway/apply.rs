@@ -209,7 +209,7 @@ async fn remove_absent(
 }
 
 /// Whether this Gateway is what controls an object.
-fn is_owned(owner: &Owner, object: &DynamicObject) -> bool {
+pub(super) fn is_owned(owner: &Owner, object: &DynamicObject) -> bool {
     let owners = object.metadata.owner_references.iter().flatten();
     owners
         .filter(|reference| reference.controller == Some(true))

@@ -2,6 +2,7 @@
 
 use sluice_crds::gateway::{ManagedRedis, Redis};
 
+use super::apply;
 use super::build::{self, Validated};
 use super::dereference::Snapshot;
 use super::status::RedisFacts;
@@ -50,7 +51,12 @@ impl Reconciler {
         let key = &snapshot.key;
         let name = managed::name(owner);
         let kept = self.known(Kind::Secret, &name, owner, snapshot).await?;
-        let kept = kept.as_deref().and_then(managed::passwords_of);
+        // Somebody else's is neither used nor written; that it is there is told when it is to be applied.
+        let is_foreign = kept
+            .as_deref()
+            .is_some_and(|kept| !apply::is_owned(owner, kept));
+        let kept = kept.as_deref().filter(|_| !is_foreign);
+        let kept = kept.and_then(managed::passwords_of);
         let remembered = || {
             self.memory()
                 .get(key)
@@ -61,8 +67,10 @@ impl Reconciler {
             None => {
                 let made = managed::generate()
                     .ok_or_else(|| WriteError::Failed("no random numbers".to_owned()))?;
-                let secret = managed::secret(owner, &made);
-                self.writer.apply(&owner.namespace, &secret).await?;
+                if !is_foreign {
+                    let secret = managed::secret(owner, &made);
+                    self.writer.apply(&owner.namespace, &secret).await?;
+                }
                 made
             }
         };

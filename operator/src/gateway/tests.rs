@@ -107,8 +107,10 @@ async fn kubelets_are_told_of_a_changed_configuration_once() {
         .put(("n".to_owned(), "a".to_owned()), pod("a", "10.0.0.1"));
     assert_eq!(told(&stage).await, 1);
     let mut knows = pod("a", "10.0.0.1");
-    let valid = stage.reconciler.memory.lock().unwrap();
-    let valid = valid.values().next().unwrap().last_good.clone().unwrap();
+    let valid = {
+        let memory = stage.reconciler.memory.lock().unwrap();
+        memory.values().next().unwrap().last_good.clone().unwrap()
+    };
     knows.config = crate::gateway::build::config_digest(&valid);
     stage
         .world
