@@ -257,7 +257,7 @@ fn faults() -> impl Strategy<Value = Vec<(u64, Fault)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
     #[test]
     fn with_volumes_and_replicas(replicas in 1..3u32, faults in faults(), dice: u32) {
