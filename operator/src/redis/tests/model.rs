@@ -12,7 +12,8 @@ pub(super) type Id = u32;
 pub(super) type Ip = u32;
 
 const NODE_TIMEOUT: u64 = 5;
-const VALIDITY: u64 = 60;
+/// Of servers with a volume, and of others; a replica that never was in sync is never elected.
+const VALIDITY: [u64; 2] = [60, 5000];
 const BLACKLIST: u64 = 60;
 const START: u64 = 3;
 /// Seconds; more would only make sets that are slow to copy.
@@ -351,6 +352,7 @@ impl World {
 
     /// Replicas whose primary the others have given up; the one with the most goes first.
     fn elect(&mut self) {
+        let validity = VALIDITY[usize::from(!self.wanted.is_persistent)];
         let mut ready: Vec<usize> = self.alive();
         ready.retain(|r| {
             let server = self.server(*r);
@@ -360,10 +362,8 @@ impl World {
                 .is_some_and(|entry| entry.failed);
             let linked = server
                 .link_lost
-                .is_some_and(|lost| self.now - lost <= VALIDITY);
-            failed
-                && (linked || !self.wanted.is_persistent)
-                && self.places[*r].isolated_until <= self.now
+                .is_some_and(|lost| self.now - lost <= validity);
+            failed && linked && self.places[*r].isolated_until <= self.now
         });
         ready.sort_by_key(|r| std::cmp::Reverse(self.server(*r).offset));
         for r in ready {
