@@ -136,12 +136,13 @@ impl Planner<'_> {
     {
         let followers = self.topology.followers(owner);
         let fit = followers.filter(|(index, view)| {
-            let is_old = data_age_s(view, owner) > DATA_AGE_S_MAX && !is_gone;
-            let is_empty = !topology::has_data(view) && !(is_gone && self.may_give_up());
+            // Of a primary that is gone any copy is the best there is.
+            let is_fresh = is_gone || data_age_s(view, owner) <= DATA_AGE_S_MAX;
+            let has_data = topology::has_data(view) || (is_gone && self.may_give_up());
             self.topology.pods[*index].pod.shard == shard.index
                 && view.follow().is_some_and(|follow| !follow.is_syncing)
-                && !is_old
-                && !is_empty
+                && is_fresh
+                && has_data
         });
         fit.max_by_key(|(index, view)| (view.offset, view.keys, std::cmp::Reverse(*index)))
     }

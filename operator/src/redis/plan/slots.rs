@@ -130,13 +130,13 @@ impl<'a> Planner<'a> {
             for (index, seen) in pods {
                 let wanted = seen.pod.ordinal < self.wanted.shape.pods() && !seen.pod.is_deleting;
                 match seen.view().filter(|_| wanted && index != owner) {
-                    Some(view) if view.primary() == Some(&primary.id) => {
-                        if view.is_sealed && is_in_sync(view, primary) {
-                            self.unseal(index, view);
-                        }
+                    Some(view) if view.primary() != Some(&primary.id) => {
+                        self.place(index, view, primary);
                     }
-                    Some(view) => self.place(index, view, primary),
-                    None => {}
+                    Some(view) if view.is_sealed && is_in_sync(view, primary) => {
+                        self.unseal(index, view);
+                    }
+                    Some(_) | None => {}
                 }
             }
         }

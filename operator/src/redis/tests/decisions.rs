@@ -288,10 +288,10 @@ fn a_shard_whose_volumes_are_all_gone_is_started_anew_if_the_user_says_so() {
         world.tick();
     }
     let decision = decide(&world.observe(), &wanted);
-    assert_eq!(
-        (steps(&decision), reason(&decision)),
-        (vec![], Some(HoldReason::DataLost))
-    );
+    assert_eq!(reason(&decision), Some(HoldReason::DataLost));
+    // It is introduced to the others, and that is all.
+    assert_eq!(steps(&decision).len(), 1, "{decision:?}");
+    assert!(matches!(&decision.steps[0], Step::Meet { peer, .. } if peer.pod == "gw-redis-s1-0"));
 
     let reckless = Wanted {
         may_lose_data: true,
