@@ -1,8 +1,8 @@
 //! Shards whose primary does not answer.
 //!
 //! Where a majority of the primaries lives, the servers elect a successor by themselves, and know better than anyone
-//! outside whether one is needed. Two cases are left: the majority is gone as well, and a primary that came back without its
-//! data, as another server: the others may then not notice that the one they knew is no more.
+//! outside whether one is needed. Two cases are left: the majority is gone as well, and a primary that came back
+//! without its data, as another server: the others may then not notice that the one they knew is no more.
 //!
 //! Never while anything speaks for the old primary being alive: its kubelet, its replicas, any server that is connected
 //! to it. What it may still acknowledge would be lost.
@@ -192,7 +192,8 @@ impl Planner<'_> {
             let reason =
                 [HoldReason::QuorumLost, HoldReason::WaitingForPods][usize::from(has_majority)];
             let message = format!(
-                "shard {number} has no primary and no replica that could take over; bring back the pods that hold its data"
+                "shard {number} has no primary and no replica that could take over; \
+                 bring back the pods that hold its data"
             );
             self.hold(reason, message);
             return;

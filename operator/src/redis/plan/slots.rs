@@ -1,8 +1,9 @@
 //! Slots that nobody owns, and servers without a place.
 //!
-//! Every shard has its fixed part of the slots. It is given to a pod of the shard when all pods of all shards have been
-//! asked, none claims any of it and none of the shard's holds a key; that makes a cluster in the first place, goes on where an
-//! operator was cut off in the middle of that, and starts a shard anew whose loss the user has taken.
+//! Every shard has its fixed part of the slots. It is given to a pod of the shard when all pods of all shards have
+//! been asked, none claims any of it and none of the shard's holds a key; that makes a cluster in the first place,
+//! goes on where an operator was cut off in the middle of that, and starts a shard anew whose loss the user has
+//! taken.
 
 use std::time::Duration;
 
