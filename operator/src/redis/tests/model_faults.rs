@@ -48,7 +48,7 @@ enum Fault {
 fn fault() -> impl Strategy<Value = Fault> {
     let place = 0..9usize;
     prop_oneof![
-        (place.clone(), 0..90u64, any::<bool>()).prop_map(|(place, down, moves)| Fault::Kill {
+        (place.clone(), 0..300u64, any::<bool>()).prop_map(|(place, down, moves)| Fault::Kill {
             place,
             down,
             moves
