@@ -4,10 +4,11 @@
 //! may be done) and `execute` (carries it out). Nothing is remembered that the next pass could not find out again: a
 //! pass may be cut off anywhere and another process may make the next one. `config` says what the pods run.
 //!
-//! Two rules keep data from being copied over by emptiness. A server's identity (`nodes.conf`) never outlives its data, so
-//! that a primary that lost its data comes back as a stranger; and replicas follow addresses, not identities, so a server
-//! without data is *sealed*, which is to let nobody replicate from it, until it has been given its place (`Step::Unseal`).
-//! The password of replication differs from shard to shard for the same reason: addresses wander between pods.
+//! Two rules keep data from being copied over by emptiness. A server's identity (`nodes.conf`) never outlives its
+//! data, so that a primary that lost its data comes back as a stranger; and replicas follow addresses, not
+//! identities, so a server without data is *sealed*, which is to let nobody replicate from it, until it has been
+//! given its place (`Step::Unseal`). The password of replication differs from shard to shard for the same reason:
+//! addresses wander between pods.
 //!
 //! Never decides by ordinals who is primary, never flushes anything, and holds rather than guesses.
 

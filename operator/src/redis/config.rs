@@ -1,7 +1,8 @@
 //! What the pods run: server configuration, users and scripts, as texts of files.
 //!
-//! Pure. Works for Redis from 7.0 and Valkey from 7.2. The ConfigMap's part (`files`) holds no secret; the Secret's part
-//! (`secret_files`) differs from shard to shard. What is a pod's own (address, name) its entry script adds at start.
+//! Pure. Works for Redis from 7.0 and Valkey from 7.2. The ConfigMap's part (`files`) holds no secret; the Secret's
+//! part (`secret_files`) differs from shard to shard. What is a pod's own (address, name) its entry script adds at
+//! start.
 
 mod acl;
 mod scripts;
@@ -151,11 +152,10 @@ fn cluster(conf: &mut Conf, settings: &Settings, replicas: u32) {
     conf.line("cluster-require-full-coverage", "no");
     // A replica belongs to the StatefulSet of its shard.
     conf.line("cluster-allow-replica-migration", "no");
-    // Data that is in memory only cannot come back: any replica, however old, is better than none.
-    conf.line(
-        "cluster-replica-validity-factor",
-        if settings.is_persistent { "10" } else { "0" },
-    );
+    // How old a replica may be that is elected. Data that is in memory only does not come back with its primary, so
+    // even an old copy is better than none; but not 0, which would let one win that has not copied anything yet.
+    let validity = if settings.is_persistent { "10" } else { "1000" };
+    conf.line("cluster-replica-validity-factor", validity);
     if settings.is_tls {
         conf.line("tls-cluster", "yes");
     }

@@ -1,7 +1,7 @@
 //! Carries steps out. Decides nothing, repeats nothing, and ends within `EXECUTE_TIMEOUT`.
 //!
-//! Addresses wander between pods, so each server is asked for its name before anything is done to it. A failed step does
-//! not keep the others from being tried: each is safe alone, and the next pass sees what came of it.
+//! Addresses wander between pods, so each server is asked for its name before anything is done to it. A failed step
+//! does not keep the others from being tried: each is safe alone, and the next pass sees what came of it.
 
 use std::collections::BTreeMap;
 use std::fmt;

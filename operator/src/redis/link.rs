@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::config::{
     Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TlsConfig, TlsConnector,
@@ -166,10 +166,10 @@ fn classify(error: &Error) -> LinkError {
     if word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase()) {
         return LinkError::Refused(details.to_owned());
     }
-    match error.kind() {
-        fred::error::ErrorKind::Timeout => LinkError::Timeout,
-        _ => LinkError::Lost(describe(error)),
+    if matches!(error.kind(), ErrorKind::Timeout) {
+        return LinkError::Timeout;
     }
+    LinkError::Lost(describe(error))
 }
 
 fn describe(error: &Error) -> String {

@@ -12,6 +12,9 @@ pub const SLOTS: u16 = 16_384;
 /// Longer names are no node's: they have 40 characters.
 const ID_BYTES_MAX: usize = 64;
 
+/// A cluster of ours has nine servers, and names of some that are no more; more is no cluster of ours.
+const LINES_MAX: usize = 200;
+
 /// The name of a server within its cluster. It lives in `nodes.conf`, beside the data.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(Arc<str>);
@@ -73,7 +76,8 @@ pub struct Line {
 
 /// `<id> <ip:port@bus[,hostname[,key=value]]> <flags> <primary> <ping> <pong> <epoch> <link> <slot> ...` per line.
 pub(super) fn parse(text: &str) -> Vec<Line> {
-    text.lines().filter_map(parse_line).collect()
+    let lines = text.lines().take(LINES_MAX);
+    lines.filter_map(parse_line).collect()
 }
 
 fn parse_line(line: &str) -> Option<Line> {

@@ -216,6 +216,3 @@ impl<'a> Planner<'a> {
         self.wanted.may_lose_data || !self.wanted.is_persistent
     }
 }
-
-#[cfg(test)]
-mod tests;

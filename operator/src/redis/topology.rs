@@ -247,7 +247,7 @@ fn views(pods: &[Seen]) -> impl Iterator<Item = (PodIndex, &NodeView)> {
 /// Per slot the newest claim: epoch, then who says it of itself.
 fn claims(pods: &[Seen]) -> Vec<Option<Claim<'_>>> {
     // Most tables agree, so there are few different ones.
-    let mut told: BTreeMap<(&NodeId, &[(u16, u16)]), (u64, bool)> = BTreeMap::new();
+    let mut told: BTreeMap<Told<'_>, (u64, bool)> = BTreeMap::new();
     for line in views(pods).flat_map(|(_, view)| &view.table) {
         let newest = told.entry((&line.id, &line.slots)).or_default();
         *newest = (*newest).max((line.epoch, line.flags.myself));
@@ -265,6 +265,9 @@ fn claims(pods: &[Seen]) -> Vec<Option<Claim<'_>>> {
     }
     claims
 }
+
+/// A claimant and what it claims.
+type Told<'a> = (&'a NodeId, &'a [(u16, u16)]);
 
 /// Epoch, whether it is the claimant's own word, claimant.
 type Claim<'a> = (u64, bool, &'a NodeId);

@@ -1,8 +1,9 @@
 //! Users of the managed Redis and what each may do, with hashed passwords.
 //!
-//! Three users, and no `default`: `operator` (looks after the cluster, no access to keys), `dataplane` (keys, nothing of
-//! administration), `replication` (streams the data, nothing else). The password of `replication` is derived for each
-//! shard, so that a replica that finds a server of another shard at its primary's old address copies nothing from it.
+//! Three users, and no `default`: `operator` (looks after the cluster, no access to keys), `dataplane` (keys, nothing
+//! of administration), `replication` (streams the data, nothing else). The password of `replication` is derived for
+//! each shard, so that a replica that finds a server of another shard at its primary's old address copies nothing
+//! from it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,8 @@ use ring::digest::{SHA256, digest};
 const DATA_PLANE: &str = "~sluice:* resetchannels &sluice:* -@all +@read +@write +@pubsub +@scripting +@connection \
      +@transaction +time +info +wait +config|get +cluster|nodes";
 /// What `observe` and `execute` send, the client library's greeting, probes and the stop script.
-const OPERATOR: &str = "resetkeys resetchannels -@all +@connection +info +role +dbsize +cluster +acl|getuser +acl|setuser +config|get";
+const OPERATOR: &str = "resetkeys resetchannels -@all +@connection +info +role +dbsize +cluster \
+     +acl|getuser +acl|setuser +config|get";
 const REPLICATION: &str = "resetkeys resetchannels -@all +ping +psync +replconf";
 
 /// As generated for one gateway.

@@ -1,6 +1,7 @@
 //! The pods' scripts: fixed texts below lines that say what differs from gateway to gateway.
 //!
-//! They need a shell and the server's own programs, of Redis or of Valkey, nothing else. Nothing secret is on a command line.
+//! They need a shell and the server's own programs, of Redis or of Valkey, nothing else. Nothing secret is on a
+//! command line.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

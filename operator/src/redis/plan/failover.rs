@@ -1,8 +1,9 @@
 //! Shards whose primary does not answer.
 //!
 //! Where a majority of the primaries lives, the servers elect a successor by themselves, and know better than anyone
-//! outside whether one is needed. Two cases are left: the majority is gone as well, and a primary that came back without its
-//! data, as another server: the others may then not notice that the one they knew is no more.
+//! outside whether one is needed. Three cases are left: the majority is gone as well; it was, and by now the replicas
+//! find themselves too old; and a primary that came back without its data, as another server: the others may then not
+//! notice that the one they knew is no more.
 //!
 //! Never while anything speaks for the old primary being alive: its kubelet, its replicas, any server that is connected
 //! to it. What it may still acknowledge would be lost.
@@ -64,34 +65,21 @@ impl Planner<'_> {
             return;
         };
         let number = shard.index;
-        let needed = if is_gone {
-            ELECTION
-        } else if view.uptime_s < JUST_STARTED_S {
-            PATIENCE_AFTER_START
-        } else {
-            PATIENCE
+        let needed = match (is_gone, has_majority) {
+            (true, _) => ELECTION,
+            // They refuse replicas that lost the primary long ago, also if nobody could have elected one before.
+            (false, true) => PATIENCE,
+            (false, false) if view.uptime_s < JUST_STARTED_S => PATIENCE_AFTER_START,
+            (false, false) => PATIENCE,
         };
         if let Some(witness) = self.witness(shard, owner).filter(|_| !is_gone) {
             let message = format!(
                 "the primary of shard {number} does not answer the operator, but {witness}"
             );
             self.hold(HoldReason::WaitingForFailover, message);
-        } else if has_majority && !is_gone {
-            let message = if down < PATIENCE {
-                format!("the primary of shard {number} is down; a replica is about to take over")
-            } else {
-                format!(
-                    "the primary of shard {number} is down and its replicas hold back, as their data is old; \
-                     bring its pod back"
-                )
-            };
-            let late = down >= PATIENCE;
-            let reason =
-                [HoldReason::WaitingForFailover, HoldReason::NoReplicaInSync][usize::from(late)];
-            self.hold(reason, message);
         } else if down < needed {
             let message = format!(
-                "the primary of shard {number} is down; its replica is given its place if it stays away"
+                "the primary of shard {number} is down; a replica takes its place if it stays away"
             );
             let reason =
                 [HoldReason::QuorumLost, HoldReason::WaitingForFailover][usize::from(has_majority)];
@@ -136,12 +124,13 @@ impl Planner<'_> {
     {
         let followers = self.topology.followers(owner);
         let fit = followers.filter(|(index, view)| {
-            let is_old = data_age_s(view, owner) > DATA_AGE_S_MAX && !is_gone;
-            let is_empty = !topology::has_data(view) && !(is_gone && self.may_give_up());
+            // Of a primary that is gone any copy is the best there is.
+            let is_fresh = is_gone || data_age_s(view, owner) <= DATA_AGE_S_MAX;
+            let has_data = topology::has_data(view) || (is_gone && self.may_give_up());
             self.topology.pods[*index].pod.shard == shard.index
                 && view.follow().is_some_and(|follow| !follow.is_syncing)
-                && !is_old
-                && !is_empty
+                && is_fresh
+                && has_data
         });
         fit.max_by_key(|(index, view)| (view.offset, view.keys, std::cmp::Reverse(*index)))
     }
@@ -191,7 +180,8 @@ impl Planner<'_> {
             let reason =
                 [HoldReason::QuorumLost, HoldReason::WaitingForPods][usize::from(has_majority)];
             let message = format!(
-                "shard {number} has no primary and no replica that could take over; bring back the pods that hold its data"
+                "shard {number} has no primary and no replica that could take over; \
+                 bring back the pods that hold its data"
             );
             self.hold(reason, message);
             return;

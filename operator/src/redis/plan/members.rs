@@ -1,8 +1,9 @@
 //! Who knows whom: introductions, and names to be forgotten.
 //!
-//! The servers know each other by address. When one comes back elsewhere it tells the others, if it still finds one; when all do at
-//! once nobody finds anybody, and each has to be introduced again (`CLUSTER MEET`, which corrects addresses of known
-//! names too). Never introduces a server whose data the cluster does not know of: it would be told to drop it.
+//! The servers know each other by address. When one comes back elsewhere it tells the others, if it still finds one;
+//! when all do at once nobody finds anybody, and each has to be introduced again (`CLUSTER MEET`, which corrects
+//! addresses of known names too). Never introduces a server whose data the cluster does not know of: it would be told
+//! to drop it.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Pods made from an outdated revision, and pods too many: one action at a time, and only when all is in order.
 //!
-//! Replicas go first. A primary never goes: it hands over to a replica in sync, and goes as a replica then; only where
-//! the user has no replicas a primary goes itself, if its data is on a volume. A pod that is outdated *and* does not come up is
-//! deleted whatever else is wrong, or a bad image could not be taken back.
+//! Replicas go first. A primary never goes: it hands over to a replica in sync, and goes as a replica then; only
+//! where the user has no replicas a primary goes itself, if its data is on a volume. A pod that is outdated *and*
+//! does not come up is deleted whatever else is wrong, or a bad image could not be taken back.
 
 use std::cmp::Reverse;
 use std::time::Duration;

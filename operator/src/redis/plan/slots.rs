@@ -1,8 +1,9 @@
 //! Slots that nobody owns, and servers without a place.
 //!
-//! Every shard has its fixed part of the slots. It is given to a pod of the shard when all pods of all shards have been
-//! asked, none claims any of it and none of the shard's holds a key; that makes a cluster in the first place, goes on where an
-//! operator was cut off in the middle of that, and starts a shard anew whose loss the user has taken.
+//! Every shard has its fixed part of the slots. It is given to a pod of the shard when all pods of all shards have
+//! been asked, none claims any of it and none of the shard's holds a key; that makes a cluster in the first place,
+//! goes on where an operator was cut off in the middle of that, and starts a shard anew whose loss the user has
+//! taken.
 
 use std::time::Duration;
 
@@ -130,13 +131,13 @@ impl<'a> Planner<'a> {
             for (index, seen) in pods {
                 let wanted = seen.pod.ordinal < self.wanted.shape.pods() && !seen.pod.is_deleting;
                 match seen.view().filter(|_| wanted && index != owner) {
-                    Some(view) if view.primary() == Some(&primary.id) => {
-                        if view.is_sealed && is_in_sync(view, primary) {
-                            self.unseal(index, view);
-                        }
+                    Some(view) if view.primary() != Some(&primary.id) => {
+                        self.place(index, view, primary);
                     }
-                    Some(view) => self.place(index, view, primary),
-                    None => {}
+                    Some(view) if view.is_sealed && is_in_sync(view, primary) => {
+                        self.unseal(index, view);
+                    }
+                    Some(_) | None => {}
                 }
             }
         }

@@ -12,9 +12,12 @@ pub(super) type Id = u32;
 pub(super) type Ip = u32;
 
 const NODE_TIMEOUT: u64 = 5;
-const VALIDITY: u64 = 60;
+/// Of servers with a volume, and of others; a replica that never was in sync is never elected.
+const VALIDITY: [u64; 2] = [60, 5000];
 const BLACKLIST: u64 = 60;
 const START: u64 = 3;
+/// Seconds; more would only make sets that are slow to copy.
+const WRITE_EVERY: u64 = 3;
 
 /// What one server knows of another.
 #[derive(Debug, Clone)]
@@ -186,7 +189,9 @@ impl World {
         self.talk();
         self.elect();
         self.replicate();
-        self.write();
+        if self.now.is_multiple_of(WRITE_EVERY) {
+            self.write();
+        }
     }
 
     fn start_pods(&mut self) {
@@ -278,14 +283,15 @@ impl World {
 
     /// `a` reaches `b` and hears from it; `b` learns where `a` is.
     fn exchange(&mut self, a: usize, b: usize) {
-        let (from, told) = (self.server(b).clone(), self.about(b));
+        let (from, told) = (self.server(b).id, self.about(b));
+        let gossip = self.server(b).table.clone();
         let (own_id, own) = (self.server(a).id, self.about(a));
         if let Some(entry) = self.server_mut(b).table.get_mut(&own_id) {
             (entry.ip, entry.no_address) = (own.ip, false);
         }
         let listener = self.server_mut(a);
-        listener.table.insert(from.id, told.clone());
-        for (id, entry) in &from.table {
+        listener.table.insert(from, told.clone());
+        for (id, entry) in &gossip {
             if *id == listener.id || listener.banned.contains_key(id) {
                 continue;
             }
@@ -304,27 +310,27 @@ impl World {
         if let Some(shard) = told.claims {
             let mut is_true = true;
             for (id, entry) in &mut listener.table {
-                if *id != from.id && entry.claims == Some(shard) {
+                if *id != from && entry.claims == Some(shard) {
                     if entry.epoch > told.epoch {
                         is_true = false;
                     } else {
                         entry.claims = None;
                         if listener.primary == Some(*id) {
-                            listener.primary = Some(from.id);
+                            listener.primary = Some(from);
                         }
                     }
                 }
             }
             if listener.claims == Some(shard) {
                 if listener.epoch < told.epoch {
-                    (listener.claims, listener.primary) = (None, Some(from.id));
+                    (listener.claims, listener.primary) = (None, Some(from));
                     (listener.is_linked, listener.link_lost) = (false, None);
                 } else {
                     is_true = false;
                 }
             }
             if !is_true {
-                listener.table.get_mut(&from.id).expect("just put").claims = None;
+                listener.table.get_mut(&from).expect("just put").claims = None;
             }
         }
     }
@@ -346,6 +352,7 @@ impl World {
 
     /// Replicas whose primary the others have given up; the one with the most goes first.
     fn elect(&mut self) {
+        let validity = VALIDITY[usize::from(!self.wanted.is_persistent)];
         let mut ready: Vec<usize> = self.alive();
         ready.retain(|r| {
             let server = self.server(*r);
@@ -355,10 +362,8 @@ impl World {
                 .is_some_and(|entry| entry.failed);
             let linked = server
                 .link_lost
-                .is_some_and(|lost| self.now - lost <= VALIDITY);
-            failed
-                && (linked || !self.wanted.is_persistent)
-                && self.places[*r].isolated_until <= self.now
+                .is_some_and(|lost| self.now - lost <= validity);
+            failed && linked && self.places[*r].isolated_until <= self.now
         });
         ready.sort_by_key(|r| std::cmp::Reverse(self.server(*r).offset));
         for r in ready {
@@ -425,6 +430,9 @@ impl World {
                 (server.is_linked, server.syncing_until) = (false, None);
                 continue;
             };
+            if self.server(r).is_linked && self.server(q).data.len() == self.server(r).data.len() {
+                continue;
+            }
             let (data, offset, sync_s) = (
                 self.server(q).data.clone(),
                 self.server(q).offset,

@@ -1,0 +1,459 @@
+//! Single decisions: what is seen, and what is done or not done about it.
+
+use std::time::{Duration, Instant};
+
+use super::model::World;
+use crate::redis::*;
+
+fn wanted(replicas: u32, is_persistent: bool) -> Wanted {
+    Wanted {
+        shape: Shape::Cluster {
+            shards: 3,
+            replicas,
+        },
+        is_persistent,
+        may_lose_data: false,
+    }
+}
+
+/// A cluster that has been whole for a while.
+fn whole(wanted: &Wanted) -> World {
+    let mut world = World::new(wanted.clone());
+    for _ in 0..60 {
+        world.tick();
+        for step in &decide(&world.observe(), wanted).steps {
+            world.apply(step);
+        }
+    }
+    let decision = decide(&world.observe(), wanted);
+    assert!(
+        decision.summary.is_healthy && decision.steps.is_empty(),
+        "{decision:?}"
+    );
+    world
+}
+
+fn decide(seen: &Observation, wanted: &Wanted) -> Decision {
+    plan(seen, wanted, Memory::default(), Instant::now())
+}
+
+/// The decision after the same has been seen for so long.
+fn decide_after(seen: &Observation, wanted: &Wanted, passes: u32) -> Decision {
+    let start = Instant::now();
+    let mut decision = plan(seen, wanted, Memory::default(), start);
+    for pass in 1..=passes {
+        let now = start + Duration::from_secs(2) * pass;
+        decision = plan(seen, wanted, decision.memory, now);
+    }
+    decision
+}
+
+fn view(seen: &mut Observation, pod: &str) -> NodeView {
+    seen.pods
+        .iter()
+        .find(|s| s.pod.name == pod)
+        .and_then(Seen::view)
+        .unwrap()
+        .clone()
+}
+
+fn change(seen: &mut Observation, pod: &str, how: impl FnOnce(&mut Seen)) {
+    how(seen.pods.iter_mut().find(|s| s.pod.name == pod).unwrap());
+}
+
+fn change_view(seen: &mut Observation, pod: &str, how: impl FnOnce(&mut NodeView)) {
+    change(seen, pod, |seen| match &mut seen.answer {
+        Answer::Up(view) => how(view),
+        Answer::Loading | Answer::Down(_) => panic!("{pod} is down"),
+    });
+}
+
+fn take_down(seen: &mut Observation, pod: &str, is_ready: bool) {
+    change(seen, pod, |seen| {
+        seen.answer = Answer::Down("gone".to_owned());
+        seen.pod.is_ready = is_ready;
+    });
+    let name = format!("{pod}.gw.test");
+    let lines = seen
+        .pods
+        .iter_mut()
+        .filter_map(|seen| match &mut seen.answer {
+            Answer::Up(view) => Some(view),
+            Answer::Loading | Answer::Down(_) => None,
+        });
+    for view in lines {
+        for line in view
+            .table
+            .iter_mut()
+            .filter(|line| line.hostname.as_ref() == Some(&name))
+        {
+            (line.linked, line.flags.suspected) = (false, true);
+        }
+    }
+}
+
+fn outdate(seen: &mut Observation, pods: &[&str]) {
+    for pod in pods {
+        change(seen, pod, |seen| seen.pod.is_outdated = true);
+    }
+}
+
+fn steps(decision: &Decision) -> Vec<String> {
+    decision.steps.iter().map(ToString::to_string).collect()
+}
+
+fn reason(decision: &Decision) -> Option<HoldReason> {
+    decision.hold.as_ref().map(|hold| hold.reason)
+}
+
+#[test]
+fn a_cluster_is_made_when_all_pods_are_there_and_empty() {
+    let wanted = wanted(1, true);
+    let mut world = World::new(wanted.clone());
+    for _ in 0..8 {
+        world.tick();
+    }
+    let seen = world.observe();
+    let decision = decide(&seen, &wanted);
+    assert_eq!(decision.steps.len(), 3 + 5, "{:?}", steps(&decision));
+
+    let mut missing = seen.clone();
+    take_down(&mut missing, "gw-redis-s2-1", false);
+    let decision = decide(&missing, &wanted);
+    assert_eq!(
+        (steps(&decision), reason(&decision)),
+        (vec![], Some(HoldReason::WaitingForPods))
+    );
+
+    let mut fewer = seen.clone();
+    fewer.pods.pop();
+    assert_eq!(steps(&decide(&fewer, &wanted)), Vec::<String>::new());
+
+    let mut full = seen;
+    change_view(&mut full, "gw-redis-s1-1", |view| view.keys = 1);
+    let decision = decide(&full, &wanted);
+    assert_eq!(reason(&decision), Some(HoldReason::DataPresent));
+    assert!(
+        !steps(&decision)
+            .iter()
+            .any(|step| step.contains("ADDSLOTS")),
+        "{:?}",
+        steps(&decision)
+    );
+}
+
+#[test]
+fn a_rollout_takes_replicas_first_and_never_a_primary() {
+    let wanted = wanted(1, true);
+    let mut seen = whole(&wanted).observe();
+    outdate(
+        &mut seen,
+        &["gw-redis-s0-0", "gw-redis-s0-1", "gw-redis-s1-0"],
+    );
+    assert_eq!(steps(&decide(&seen, &wanted)), ["delete pod gw-redis-s0-1"]);
+
+    change(&mut seen, "gw-redis-s0-1", |seen| {
+        seen.pod.is_outdated = false
+    });
+    assert_eq!(
+        steps(&decide(&seen, &wanted)),
+        ["gw-redis-s0-1: CLUSTER FAILOVER"]
+    );
+
+    let mut behind = seen.clone();
+    change_view(&mut behind, "gw-redis-s0-0", |view| {
+        view.offset += 1024 * 1024
+    });
+    let decision = decide(&behind, &wanted);
+    assert_eq!(
+        (steps(&decision), reason(&decision)),
+        (vec![], Some(HoldReason::WaitingForSync))
+    );
+
+    for what in ["deleting", "not ready"] {
+        let mut busy = seen.clone();
+        change(&mut busy, "gw-redis-s2-1", |seen| {
+            (seen.pod.is_deleting, seen.pod.is_ready) = (what == "deleting", what == "deleting");
+        });
+        let decision = decide(&busy, &wanted);
+        assert_eq!(
+            (steps(&decision), reason(&decision)),
+            (vec![], Some(HoldReason::WaitingForPods)),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn the_last_copy_goes_only_if_it_is_on_a_volume_or_may_be_lost() {
+    let (disk, memory) = (wanted(0, true), wanted(0, false));
+    let mut seen = whole(&disk).observe();
+    outdate(&mut seen, &["gw-redis-s1-0"]);
+    assert_eq!(steps(&decide(&seen, &disk)), ["delete pod gw-redis-s1-0"]);
+    let mut broken = seen.clone();
+    change_view(&mut broken, "gw-redis-s1-0", |view| {
+        view.is_persisting = false
+    });
+    for (seen, wanted) in [(&seen, &memory), (&broken, &disk)] {
+        let decision = decide(seen, wanted);
+        assert_eq!(
+            (steps(&decision), reason(&decision)),
+            (vec![], Some(HoldReason::DataLossNotAllowed))
+        );
+    }
+    let reckless = Wanted {
+        may_lose_data: true,
+        ..memory
+    };
+    assert_eq!(
+        steps(&decide(&seen, &reckless)),
+        ["delete pod gw-redis-s1-0"]
+    );
+}
+
+#[test]
+fn without_a_majority_a_replica_takes_over_from_a_primary_that_is_certainly_dead() {
+    let wanted = wanted(1, true);
+    let mut world = whole(&wanted);
+    for _ in 0..300 {
+        world.tick();
+    }
+    let mut seen = world.observe();
+    for pod in ["gw-redis-s0-0", "gw-redis-s1-0"] {
+        take_down(&mut seen, pod, true);
+    }
+    for pod in ["gw-redis-s0-1", "gw-redis-s1-1"] {
+        let link = Follow {
+            is_link_up: false,
+            is_syncing: false,
+            link_down_s: Some(20),
+        };
+        change_view(&mut seen, pod, |view| view.role = Role::Replica(link));
+    }
+    // Their kubelets find them well: the network is to blame.
+    let decision = decide_after(&seen, &wanted, 300);
+    assert_eq!(
+        (steps(&decision), reason(&decision)),
+        (vec![], Some(HoldReason::WaitingForFailover))
+    );
+
+    for pod in ["gw-redis-s0-0", "gw-redis-s1-0"] {
+        change(&mut seen, pod, |seen| seen.pod.is_ready = false);
+    }
+    let decision = decide_after(&seen, &wanted, 14);
+    assert_eq!(
+        (steps(&decision), reason(&decision)),
+        (vec![], Some(HoldReason::QuorumLost))
+    );
+    let decision = decide_after(&seen, &wanted, 15);
+    assert_eq!(
+        steps(&decision),
+        ["gw-redis-s0-1: CLUSTER FAILOVER TAKEOVER"]
+    );
+
+    // One that follows it, or is connected to it, knows better.
+    let mut alive = seen.clone();
+    change_view(&mut alive, "gw-redis-s2-1", |view| {
+        for line in &mut view.table {
+            (line.linked, line.flags.suspected) = (true, false);
+        }
+    });
+    assert_eq!(
+        steps(&decide_after(&alive, &wanted, 100)),
+        Vec::<String>::new()
+    );
+
+    // Started since, and never in sync: who knows what it missed.
+    for pod in ["gw-redis-s0-1", "gw-redis-s1-1"] {
+        let link = Follow {
+            is_link_up: false,
+            is_syncing: false,
+            link_down_s: None,
+        };
+        change_view(&mut seen, pod, |view| view.role = Role::Replica(link));
+    }
+    assert_eq!(
+        steps(&decide_after(&seen, &wanted, 100)),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_shard_whose_volumes_are_all_gone_is_started_anew_if_the_user_says_so() {
+    let wanted = wanted(0, true);
+    let mut world = whole(&wanted);
+    world.kill(1, 1, true);
+    world.places[1].volume = None;
+    for _ in 0..10 {
+        world.tick();
+    }
+    let decision = decide(&world.observe(), &wanted);
+    assert_eq!(reason(&decision), Some(HoldReason::DataLost));
+    // It is introduced to the others, and that is all.
+    assert_eq!(steps(&decision).len(), 1, "{decision:?}");
+    assert!(matches!(&decision.steps[0], Step::Meet { peer, .. } if peer.pod == "gw-redis-s1-0"));
+
+    let reckless = Wanted {
+        may_lose_data: true,
+        ..wanted
+    };
+    for _ in 0..20 {
+        for step in &decide(&world.observe(), &reckless).steps {
+            world.apply(step);
+        }
+        world.tick();
+    }
+    assert_eq!(
+        decide(&world.observe(), &reckless).summary.slots_covered,
+        SLOTS
+    );
+}
+
+#[test]
+fn a_bad_image_can_be_taken_back() {
+    let wanted = wanted(1, true);
+    let mut seen = whole(&wanted).observe();
+    take_down(&mut seen, "gw-redis-s0-1", false);
+    outdate(&mut seen, &["gw-redis-s0-1"]);
+    assert_eq!(steps(&decide(&seen, &wanted)), Vec::<String>::new());
+    assert_eq!(
+        steps(&decide_after(&seen, &wanted, 30)),
+        ["delete pod gw-redis-s0-1"]
+    );
+    // It loads, which may take long.
+    change(&mut seen, "gw-redis-s0-1", |seen| {
+        seen.answer = Answer::Loading
+    });
+    assert_eq!(
+        steps(&decide_after(&seen, &wanted, 30)),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn fewer_pods_are_allowed_when_none_of_them_is_a_primary() {
+    let two = wanted(1, true);
+    let mut world = whole(&two);
+    let at = |world: &World, pod: &str| {
+        let view = view(&mut world.observe(), pod);
+        let seen = world.observe();
+        let ip = seen
+            .pods
+            .iter()
+            .find(|s| s.pod.name == pod)
+            .unwrap()
+            .pod
+            .ip
+            .unwrap();
+        Target {
+            pod: pod.to_owned(),
+            id: view.id,
+            ip,
+        }
+    };
+    world.apply(&Step::HandOver(at(&world, "gw-redis-s1-1")));
+    for _ in 0..5 {
+        world.tick();
+    }
+    let one = wanted(0, true);
+    let decision = decide(&world.observe(), &one);
+    assert_eq!(decision.pods, [1, 2, 1]);
+    assert_eq!(steps(&decision), ["gw-redis-s1-0: CLUSTER FAILOVER"]);
+    world.apply(&decision.steps[0]);
+    for _ in 0..5 {
+        world.tick();
+    }
+    assert_eq!(decide(&world.observe(), &one).pods, [1, 1, 1]);
+}
+
+#[test]
+fn a_copied_volume_stops_everything() {
+    let wanted = wanted(1, true);
+    let mut seen = whole(&wanted).observe();
+    let id = view(&mut seen, "gw-redis-s0-0").id;
+    change_view(&mut seen, "gw-redis-s0-1", |view| view.id = id);
+    let decision = decide(&seen, &wanted);
+    assert_eq!(
+        (steps(&decision), reason(&decision)),
+        (vec![], Some(HoldReason::DuplicateIdentity))
+    );
+}
+
+#[test]
+fn a_stranger_with_keys_is_not_let_in() {
+    let wanted = wanted(1, true);
+    let mut world = whole(&wanted);
+    world.kill(1, 1, true);
+    world.places[1].volume = None;
+    for _ in 0..5 {
+        world.tick();
+    }
+    let mut seen = world.observe();
+    change_view(&mut seen, "gw-redis-s0-1", |view| view.keys = 7);
+    let decision = decide(&seen, &wanted);
+    assert_eq!(reason(&decision), Some(HoldReason::DataPresent));
+    assert!(
+        !steps(&decision).iter().any(|step| step.contains("MEET")),
+        "{:?}",
+        steps(&decision)
+    );
+}
+
+#[test]
+fn what_does_not_help_is_tried_less_and_less_often() {
+    let wanted = wanted(1, true);
+    let mut world = whole(&wanted);
+    world.kill(1, 1, true);
+    for _ in 0..3 {
+        world.tick();
+    }
+    let mut seen = world.observe();
+    // Nobody hears of its new address.
+    change_view(&mut seen, "gw-redis-s0-0", |view| {
+        for line in view.table.iter_mut().filter(|line| !line.flags.myself) {
+            (line.flags.no_address, line.ip) = (true, None);
+        }
+    });
+    let (start, mut memory, mut count) = (Instant::now(), Memory::default(), 0);
+    for second in 0..600 {
+        let decision = plan(&seen, &wanted, memory, start + Duration::from_secs(second));
+        count += decision
+            .steps
+            .iter()
+            .filter(|step| step.to_string().contains("(gw-redis-s2-0)"))
+            .count();
+        memory = decision.memory;
+    }
+    assert!((5..15).contains(&count), "{count}");
+}
+
+#[test]
+fn standalone_is_one_pod() {
+    let wanted = Wanted {
+        shape: Shape::Standalone,
+        is_persistent: true,
+        may_lose_data: false,
+    };
+    let mut seen = whole(&self::wanted(0, true)).observe();
+    seen.pods.truncate(1);
+    change_view(&mut seen, "gw-redis-s0-0", |view| view.table.clear());
+    let decision = decide(&seen, &wanted);
+    assert!(
+        decision.summary.is_healthy && decision.steps.is_empty(),
+        "{decision:?}"
+    );
+    assert_eq!(
+        decision.summary.shards[0].primary.as_deref(),
+        Some("gw-redis-s0-0")
+    );
+    outdate(&mut seen, &["gw-redis-s0-0"]);
+    assert_eq!(steps(&decide(&seen, &wanted)), ["delete pod gw-redis-s0-0"]);
+    let memory = Wanted {
+        is_persistent: false,
+        ..wanted
+    };
+    assert_eq!(
+        reason(&decide(&seen, &memory)),
+        Some(HoldReason::DataLossNotAllowed)
+    );
+}
