@@ -50,12 +50,12 @@ pub(crate) const BAD: &[(&str, &str, &str)] = &[
     (
         "gatewayRef: {name: demo}",
         "gatewayRef: demo",
-        "Application default/shop: spec.gatewayRef: text stands here; write {name: ...}",
+        "Application default/shop: spec.gatewayRef: text stands here; write {name: ..., namespace: ...}",
     ),
     (
         "  gatewayRef: {name: demo}\n",
         "",
-        "Application default/shop: spec.gatewayRef: missing; add gatewayRef: {name: ...}",
+        "Application default/shop: spec.gatewayRef: missing; add gatewayRef: {name: ..., namespace: ...}",
     ),
     (
         "keys: [{value: hidden-3}]",

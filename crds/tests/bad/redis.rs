@@ -198,7 +198,7 @@ pub(crate) const BAD: &[(&str, &str, &str)] = &[
     (
         "external:",
         "managed:",
-        "Gateway default/demo: spec.redis.managed: unknown field; ",
+        "Gateway default/demo: spec.redis.managed.credentials: unknown field; ",
     ),
     (
         "  redis:\n",
