@@ -2,6 +2,11 @@
 //!
 //! These types are the source of the CRD in `crds/yaml/application.yaml`, under the rules that `gateway` states.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "columns of one table have parts in common"
+)]
+
 use std::fmt;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -6,6 +6,11 @@
 //!
 //! A field exists only when code honours it. Nothing here reads files or follows references.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "columns of one table have parts in common"
+)]
+
 mod authentication;
 mod channel;
 mod data_plane;

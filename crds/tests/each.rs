@@ -166,10 +166,8 @@ fn an_upstream_of_the_gateway_is_shared_and_others_are_named_after_their_applica
 
 /// Applications of namespace `other` that name the Gateway `good`, which allows these, and labels of namespaces.
 fn from_elsewhere(allowed: &str, labels: &[(&str, &str)]) -> Outcome {
-    let text = format!(
-        "apiVersion: sluice.dev/v1alpha1\nkind: Application\nmetadata: {{name: a, namespace: other}}\n\
-         spec: {{gatewayRef: {{name: good, namespace: default}}, keys: [{{value: a}}]}}\n"
-    );
+    let text = "apiVersion: sluice.dev/v1alpha1\nkind: Application\nmetadata: {name: a, namespace: other}\n\
+                spec: {gatewayRef: {name: good, namespace: default}, keys: [{value: a}]}\n";
     let mut objects = objects(&[
         application("a", "good", "{value: b}", ""),
         format!("---\n{text}"),

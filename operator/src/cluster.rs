@@ -201,11 +201,13 @@ fn unanswered() -> WriteError {
 
 /// Whether it helps to try again.
 fn sorted(failure: Error) -> WriteError {
-    match failure {
-        Error::Api(status) if matches!(status.code, 400 | 403 | 405 | 422) => {
+    let text = failure.to_string();
+    if let Error::Api(status) = failure {
+        return if matches!(status.code, 400 | 403 | 405 | 422) {
             WriteError::Refused(status.message)
-        }
-        Error::Api(status) => WriteError::Failed(status.message),
-        other => WriteError::Failed(other.to_string()),
+        } else {
+            WriteError::Failed(status.message)
+        };
     }
+    WriteError::Failed(text)
 }

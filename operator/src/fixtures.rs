@@ -122,10 +122,13 @@ impl ApiServer {
                         .find(|known| known.name() == kind)
                         .unwrap();
                     let version = metadata.resource_version.clone().unwrap_or_default();
-                    match kind {
-                        Kind::Secret => drop(world.secrets.put(key.clone(), version)),
-                        Kind::ConfigMap => drop(world.config_maps.put(key.clone(), version)),
-                        _ => {}
+                    let versions = match kind.name() {
+                        "Secret" => Some(&world.secrets),
+                        "ConfigMap" => Some(&world.config_maps),
+                        _ => None,
+                    };
+                    if let Some(versions) = versions {
+                        versions.put(key.clone(), version);
                     }
                     if crate::world::gateway_of(&object).is_some() {
                         world.made[&kind].put(key, object);
