@@ -45,10 +45,16 @@ cluster *ARGS:
     [ "$(id -u)" = 0 ] || exec sudo env "PATH=$PATH" "HOME=$HOME" "$program" cluster {{ARGS}}
     exec "$program" cluster {{ARGS}}
 
+# The images as OCI archives in target/images, for `just cluster load-image FILE`: with --release those to use, else those
+# of the tests
+images *ARGS:
+    images/build.sh {{ARGS}}
+
 # The tests that need a Kubernetes, on one that is made for them and removed after them
 cluster-tests *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
+    images/build.sh
     trap 'just cluster down --name tests' EXIT
     just cluster up --nodes 3 --name tests
     if [ "$(id -u)" != 0 ]; then

@@ -27,6 +27,10 @@ system_packages() {
   command -v npm >/dev/null || missing+=(npm)
   command -v go >/dev/null || missing+=(golang-go)
   command -v redis-server >/dev/null || missing+=(redis-server)
+  # Of the images: what builds them, and the C library of static programs.
+  command -v buildah >/dev/null || missing+=(buildah)
+  command -v musl-gcc >/dev/null || missing+=(musl-tools)
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
   # Of the cluster: its nodes' container runtime and network, and the image of the tests' pods.
   command -v ip >/dev/null || missing+=(iproute2)
   [ -x /usr/sbin/nft ] || missing+=(nftables)

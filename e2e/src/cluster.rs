@@ -163,6 +163,11 @@ impl Cluster {
         Ok(self.inner.record()?.addresses().node(node))
     }
 
+    /// The machine's own address in the cluster, at which pods reach servers on it.
+    pub fn machine_address(&self) -> Result<std::net::Ipv4Addr> {
+        Ok(self.inner.record()?.addresses().machine())
+    }
+
     pub fn status(&self) -> Result<Status> {
         status::status(&self.inner)
     }
