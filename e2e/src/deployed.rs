@@ -31,6 +31,13 @@ const REDIS_PASSWORD: &str = "only-for-trying-redis";
 const CLIENTS_METRIC: &str = "sluice_relay_connections ";
 const ADMIN_PORT: u16 = 8081;
 const REDIS_PORT: u16 = 6379;
+/// The image that is built has the version as its tag, and so must the manifest.
+const MANIFEST: &str = include_str!("../cluster/fixture/dataplane.yaml");
+const IMAGE: &str = concat!(
+    "image: localhost/sluice/dataplane:",
+    env!("CARGO_PKG_VERSION"),
+    "\n"
+);
 /// More than a test sends.
 const REQUESTS_KEPT: usize = 100_000;
 
@@ -85,6 +92,7 @@ impl Deployed {
                 archive.display()
             );
         }
+        ensure!(MANIFEST.contains(IMAGE), "dataplane.yaml is not about {IMAGE}");
         let cluster = Cluster::shared().await?;
         for archive in &archives {
             cluster.load_image(archive).await?;
