@@ -50,7 +50,7 @@ use record::Record;
 /// The cluster of whoever names no other.
 pub const DEFAULT_NAME: &str = "sluice";
 /// The cluster that the tests of one run share.
-pub const SHARED_NAME: &str = "images";
+pub const SHARED_NAME: &str = "tests";
 pub const SHARED_NODES: u8 = 3;
 
 /// A cluster that is up. Dropping it changes nothing.

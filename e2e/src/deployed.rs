@@ -92,7 +92,10 @@ impl Deployed {
                 archive.display()
             );
         }
-        ensure!(MANIFEST.contains(IMAGE), "dataplane.yaml is not about {IMAGE}");
+        ensure!(
+            MANIFEST.contains(IMAGE),
+            "dataplane.yaml is not about {IMAGE}"
+        );
         let cluster = Cluster::shared().await?;
         for archive in &archives {
             cluster.load_image(archive).await?;

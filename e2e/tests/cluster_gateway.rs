@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Generous: the machine may be busy with everything else.
 const SOON: Duration = Duration::from_secs(90);
+const HEALED: Duration = Duration::from_secs(180);
 const ROLLOUT: Duration = Duration::from_secs(240);
 const SCENARIO: Duration = Duration::from_secs(600);
 const STEP: Duration = Duration::from_millis(250);
@@ -335,10 +336,19 @@ const CHANNELS: usize = 60;
 
 async fn lose_redis_pods(deployed: &Deployed) -> Result<()> {
     publish_everywhere(deployed, "first").await?;
-    // A primary alone, and then a shard with all that it has: only the volumes are left of it.
+    // A primary alone; a shard with all that it has; everything: then only the volumes are left, and no address is right.
+    let all = [
+        "redis-a-0",
+        "redis-a-1",
+        "redis-b-0",
+        "redis-b-1",
+        "redis-c-0",
+        "redis-c-1",
+    ];
     for (text, lost) in [
-        ("second", &["redis-a-0"][..]),
-        ("third", &["redis-b-0", "redis-b-1"]),
+        ("second", &all[..1]),
+        ("third", &all[2..4]),
+        ("fourth", &all),
     ] {
         let before = deployed.pods_of("app=redis").await?;
         let ids = redis_ids(deployed, &before).await?;
@@ -358,7 +368,7 @@ async fn lose_redis_pods(deployed: &Deployed) -> Result<()> {
             Ok(replaced && pods.len() == before.len() && is_whole(deployed, &pods).await?)
         };
         cluster
-            .wait_for("Redis is whole again", SOON, healed)
+            .wait_for("Redis is whole again", HEALED, healed)
             .await?;
         eprintln!("whole {:?} after {lost:?} were deleted", since.elapsed());
         let after = deployed.pods_of("app=redis").await?;
@@ -374,7 +384,10 @@ async fn lose_redis_pods(deployed: &Deployed) -> Result<()> {
         let history = deployed.api("history", &asked).await?;
         let publications = history["publications"].as_array().context("publications")?;
         let texts: Vec<&Value> = publications.iter().map(|p| &p["data"]["text"]).collect();
-        ensure!(texts == ["first", "second", "third"], "chat:{n}: {history}");
+        ensure!(
+            texts == ["first", "second", "third", "fourth"],
+            "chat:{n}: {history}"
+        );
     }
     Ok(())
 }
