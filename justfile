@@ -16,7 +16,8 @@ fmt:
 
 # No lint warns
 clippy:
-    cargo clippy --locked --workspace --all-targets --features sluice-e2e/cluster -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    cargo clippy --locked --workspace --test 'cluster_*' -- -D warnings
 
 # Each crate builds alone, with the features it asks for itself
 check:
@@ -38,11 +39,12 @@ test:
 cluster *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
-    cargo build --locked --quiet --package sluice-e2e --bin sluice-e2e
+    # With the features that the whole workspace has: else its dependencies would be built a second time.
+    cargo build --locked --quiet --workspace --bin sluice-e2e
     program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
     # What is built belongs to the user; the cluster itself is root's.
     case " {{ARGS}} " in *" up "*) "$program" cluster build ;; esac
-    [ "$(id -u)" = 0 ] || exec sudo env "PATH=$PATH" "HOME=$HOME" "$program" cluster {{ARGS}}
+    [ "$(id -u)" = 0 ] || exec sudo env "PATH=$PATH" "HOME=$HOME" ${XDG_CACHE_HOME:+"XDG_CACHE_HOME=$XDG_CACHE_HOME"} "$program" cluster {{ARGS}}
     exec "$program" cluster {{ARGS}}
 
 # The images as OCI archives in target/images, for `just cluster load-image FILE`: with --release those to use, else those
@@ -50,21 +52,27 @@ cluster *ARGS:
 images *ARGS:
     images/build.sh {{ARGS}}
 
-# The tests that need a Kubernetes, on one that is made for them and removed after them
-cluster-tests *ARGS:
+# The tests that need a Kubernetes (those whose files in e2e/tests have names with NAME), on one that is made for them
+# and removed after them
+cluster-tests NAME="cluster_*":
     #!/usr/bin/env bash
     set -euo pipefail
-    images/build.sh
-    trap 'just cluster down --name tests' EXIT
-    just cluster up --nodes 3 --name tests
+    as_root=()
     if [ "$(id -u)" != 0 ]; then
       # cargo itself stays the user's.
-      runner="sudo env PATH=$PATH HOME=$HOME CARGO_TARGET_DIR=$PWD/${CARGO_TARGET_DIR:-target}"
-      export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$runner CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$runner
+      as_root=(sudo env "PATH=$PATH" "HOME=$HOME" "CARGO_TARGET_DIR=$PWD/${CARGO_TARGET_DIR:-target}")
+      [ -z "${XDG_CACHE_HOME:-}" ] || as_root+=("XDG_CACHE_HOME=$XDG_CACHE_HOME")
+      export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="${as_root[*]}"
+      export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="${as_root[*]}"
     fi
-    tests=()
-    for file in e2e/tests/cluster_*.rs; do tests+=(--test "$(basename "$file" .rs)"); done
-    cargo test --locked --package sluice-e2e --features cluster "${tests[@]}" -- {{ARGS}}
+    images/build.sh
+    # Builds the program too, with the features that `just test` built everything with.
+    cargo test --locked --workspace --test '{{NAME}}' --no-run
+    program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
+    "$program" cluster build
+    trap '"${as_root[@]}" "$program" cluster down --name tests' EXIT
+    "${as_root[@]}" "$program" cluster up --nodes 3 --name tests
+    cargo test --locked --workspace --no-fail-fast --test '{{NAME}}'
 
 # The end-to-end tests whose file in e2e/tests has NAME in its name
 e2e NAME="":

@@ -86,8 +86,10 @@ const PROGRAMS: [&str; 11] = [
     "coredns",
 ];
 
-/// Without what belongs to the control groups in `others`: clusters beside this one, whose pods come and go.
-fn machine(others: &BTreeSet<String>) -> Result<Machine> {
+/// Without what belongs to clusters beside the one that is called `own` on this machine, if one has been started: they
+/// come and go, and their pods do.
+fn machine(own: Option<&str>) -> Result<Machine> {
+    let foreign = |name: &str| own.is_some_and(|own| is_cluster(name) && name != own);
     let mut processes = BTreeSet::new();
     let mut namespaces = BTreeSet::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -96,10 +98,7 @@ fn machine(others: &BTreeSet<String>) -> Result<Machine> {
             continue;
         };
         let groups = std::fs::read_to_string(path.join("cgroup")).unwrap_or_default();
-        if others
-            .iter()
-            .any(|other| groups.contains(&format!(":/{other}/")))
-        {
+        if groups.split(['/', '\n']).any(foreign) {
             continue;
         }
         // The kernel cuts names after 15 characters.
@@ -107,7 +106,7 @@ fn machine(others: &BTreeSet<String>) -> Result<Machine> {
             .iter()
             .any(|program| name.trim() == &program[..program.len().min(15)]);
         let init = std::fs::read_to_string(path.join("cmdline"))
-            .is_ok_and(|line| line.contains("sluice/clusters/"));
+            .is_ok_and(|line| line.contains(&format!("sluice/clusters/{NAME}/")));
         if own || init {
             processes.insert(format!("{} {}", entry.file_name().display(), name.trim()));
             for kind in ["net", "mnt", "pid", "uts", "ipc"] {
@@ -120,13 +119,30 @@ fn machine(others: &BTreeSet<String>) -> Result<Machine> {
         processes,
         namespaces,
         mounts: lines(&std::fs::read_to_string("/proc/self/mounts")?),
-        links: printed("ip", &["-brief", "link"], |line| first_word(line))?,
-        routes: printed("ip", &["-4", "route"], ToOwned::to_owned)?,
+        links: without(foreign, printed("ip", &["-brief", "link"], first_word)?),
+        routes: without(foreign, printed("ip", &["-4", "route"], ToOwned::to_owned)?),
         rules: printed("nft", &["list", "tables"], ToOwned::to_owned)?,
-        cgroups: groups(),
+        cgroups: without(foreign, groups()),
         settings: settings(),
         files: files()?,
     })
+}
+
+/// What clusters' links and control groups are called.
+fn is_cluster(name: &str) -> bool {
+    let number = name.strip_prefix("sluice");
+    number.is_some_and(|number| number.parse::<u8>().is_ok())
+}
+
+fn without(foreign: impl Fn(&str) -> bool, lines: BTreeSet<String>) -> BTreeSet<String> {
+    let kept = lines.into_iter();
+    kept.filter(|line| !line.split_whitespace().any(&foreign))
+        .collect()
+}
+
+/// The name of a cluster's link and control groups, from the address of its first node.
+fn own(cluster: &Cluster) -> Result<String> {
+    Ok(format!("sluice{}", cluster.node_address(1)?.octets()[2]))
 }
 
 fn lines(text: &str) -> BTreeSet<String> {
@@ -157,7 +173,8 @@ fn groups() -> BTreeSet<String> {
     folders
         .flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| name.starts_with("sluice"))
+        // The second is where a container runtime puts what nobody told it to put elsewhere.
+        .filter(|name| name.starts_with("sluice") || name == "k8s.io")
         .collect()
 }
 
@@ -180,6 +197,18 @@ fn settings() -> BTreeSet<String> {
     names.into_iter().filter_map(read).collect()
 }
 
+/// What is in the names of files of Kubernetes and its runtime.
+const NAMES: [&str; 8] = [
+    "cni",
+    "containerd",
+    "etcd",
+    "kube",
+    "netns",
+    "runc",
+    "sluice",
+    "volume",
+];
+
 /// Where Kubernetes and containerd put things when nobody tells them otherwise, and where the cluster is kept.
 fn files() -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
@@ -193,7 +222,11 @@ fn files() -> Result<BTreeSet<String>> {
         "/usr/libexec",
     ] {
         for entry in std::fs::read_dir(folder).into_iter().flatten() {
-            found.insert(entry?.path().display().to_string());
+            let path = entry?.path().display().to_string();
+            // Others may work on this machine.
+            if NAMES.iter().any(|name| path.contains(name)) {
+                found.insert(path);
+            }
         }
     }
     let home = Cluster::home(NAME)?;
@@ -243,10 +276,10 @@ spec:
 #[tokio::test]
 async fn down_leaves_the_machine_as_it_was() -> Result<()> {
     let _name = Name::take().await?;
-    let others = groups();
-    let before = machine(&others)?;
+    let before = machine(None)?;
     let cluster = disorder().await?;
-    let during = machine(&others)?;
+    let own = own(&cluster)?;
+    let during = machine(Some(&own))?;
     ensure!(during.is_clean(&before).is_err(), "nothing was made");
     ensure!(
         during.processes.len() > before.processes.len() + 10,
@@ -255,15 +288,15 @@ async fn down_leaves_the_machine_as_it_was() -> Result<()> {
     ensure!(during.cgroups != before.cgroups && during.links != before.links);
     cluster.kill_node(2).await?;
     Cluster::down(NAME)?;
-    machine(&others)?.is_clean(&before)
+    machine(Some(&own))?.is_clean(&before)
 }
 
 #[tokio::test]
 async fn a_run_that_died_is_cleared_away_by_the_next() -> Result<()> {
     let _name = Name::take().await?;
-    let others = groups();
-    let before = machine(&others)?;
+    let before = machine(None)?;
     let cluster = Cluster::start(NAME, 1).await?;
+    let own = own(&cluster)?;
     // The record of the control plane's process is lost: nobody can tell any more what ran.
     let status = cluster.status()?;
     let init = status.nodes[0].init_pid.context("the node runs")?;
@@ -275,5 +308,5 @@ async fn a_run_that_died_is_cleared_away_by_the_next() -> Result<()> {
     );
     again.wait_node(1, "True", Duration::from_secs(60)).await?;
     Cluster::down(NAME)?;
-    machine(&others)?.is_clean(&before)
+    machine(Some(&own))?.is_clean(&before)
 }
