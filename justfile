@@ -8,7 +8,7 @@ export PATH := tools / "bin" + ":" + env("PATH")
 export RUST_LIB_BACKTRACE := "0"
 
 # Everything, in CI's order
-ci: fmt clippy deny test
+ci: fmt clippy deny test cluster-tests
 
 # Formatting is as rustfmt makes it
 fmt:
@@ -17,6 +17,7 @@ fmt:
 # No lint warns
 clippy:
     cargo clippy --locked --workspace --all-targets -- -D warnings
+    cargo clippy --locked --workspace --test 'cluster_*' -- -D warnings
 
 # Each crate builds alone, with the features it asks for itself; compiles the dependencies once for each crate
 check:
@@ -34,6 +35,45 @@ advisories:
 test:
     cargo test --locked --workspace --no-run
     SLUICE_BIN="$(realpath "${CARGO_TARGET_DIR:-target}")/debug/sluice" cargo test --locked --workspace
+
+# A real Kubernetes on this machine: up [--nodes N], down, status, env, load-image, kill-node, cut-link, ... (--help)
+cluster *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    # With the features that the whole workspace has: else its dependencies would be built a second time.
+    cargo build --locked --quiet --workspace --bin sluice-e2e
+    program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
+    # What is built belongs to the user; the cluster itself is root's.
+    case " {{ARGS}} " in *" up "*) "$program" cluster build ;; esac
+    [ "$(id -u)" = 0 ] || exec sudo env "PATH=$PATH" "HOME=$HOME" ${XDG_CACHE_HOME:+"XDG_CACHE_HOME=$XDG_CACHE_HOME"} "$program" cluster {{ARGS}}
+    exec "$program" cluster {{ARGS}}
+
+# The images as OCI archives in target/images, for `just cluster load-image FILE`: with --release those to use, else those
+# of the tests
+images *ARGS:
+    images/build.sh {{ARGS}}
+
+# The tests that need a Kubernetes (those whose files in e2e/tests have names with NAME), on one that is made for them
+# and removed after them
+cluster-tests NAME="cluster_*":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    as_root=()
+    if [ "$(id -u)" != 0 ]; then
+      # cargo itself stays the user's.
+      as_root=(sudo env "PATH=$PATH" "HOME=$HOME" "CARGO_TARGET_DIR=$PWD/${CARGO_TARGET_DIR:-target}")
+      [ -z "${XDG_CACHE_HOME:-}" ] || as_root+=("XDG_CACHE_HOME=$XDG_CACHE_HOME")
+      export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="${as_root[*]}"
+      export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="${as_root[*]}"
+    fi
+    images/build.sh
+    # Builds the program too, with the features that `just test` built everything with.
+    cargo test --locked --workspace --test '{{NAME}}' --no-run
+    program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
+    "$program" cluster build
+    trap '"${as_root[@]}" "$program" cluster down --name tests' EXIT
+    "${as_root[@]}" "$program" cluster up --nodes 3 --name tests
+    cargo test --locked --workspace --no-fail-fast --test '{{NAME}}'
 
 # The end-to-end tests whose file in e2e/tests has NAME in its name
 e2e NAME="":

@@ -17,7 +17,7 @@ as_root() {
 }
 
 system_packages() {
-  local missing=()
+  local missing=() busybox
   command -v cc >/dev/null && command -v make >/dev/null || missing+=(build-essential)
   command -v openssl >/dev/null || missing+=(openssl)
   command -v flock >/dev/null || missing+=(util-linux)
@@ -27,6 +27,18 @@ system_packages() {
   command -v npm >/dev/null || missing+=(npm)
   command -v go >/dev/null || missing+=(golang-go)
   command -v redis-server >/dev/null || missing+=(redis-server)
+  # Of the images: what builds them, and the C library of static programs.
+  command -v buildah >/dev/null || missing+=(buildah)
+  command -v musl-gcc >/dev/null || missing+=(musl-tools)
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+  # Of the cluster: its nodes' container runtime and network, and the image of the tests' pods.
+  command -v ip >/dev/null || missing+=(iproute2)
+  [ -x /usr/sbin/nft ] || missing+=(nftables)
+  [ -x /usr/sbin/iptables ] || missing+=(iptables)
+  [ -x /usr/sbin/runc ] || missing+=(runc)
+  [ -x /usr/lib/cni/ptp ] || missing+=(containernetworking-plugins)
+  # The busybox of the other package needs libraries, and names them at its start.
+  { busybox=$(command -v busybox) && ! head -c 1024 "$busybox" | grep -q ld-linux; } || missing+=(busybox-static)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   [ ${#missing[@]} = 0 ] && return
   step "Installing ${missing[*]}"
@@ -64,6 +76,9 @@ command -v apt-get >/dev/null || echo "no apt-get here: packages are taken as th
 system_packages
 cargo_tool just "$just_version"
 cargo_tool cargo-deny "$deny_version"
+
+# They are needed after an hour of other work on a machine that has nothing yet. That work is compiling; this is waiting.
+(cd e2e/cluster/programs && GOFLAGS='' CGO_ENABLED=0 go list -deps ./... tool >/dev/null 2>&1 </dev/null &)
 
 step "just ci"
 exec "$tools/bin/just" ci </dev/null

@@ -6,6 +6,8 @@ pub mod api;
 pub mod bench;
 pub mod bench_ingest;
 pub mod client;
+pub mod cluster;
+pub mod deployed;
 pub mod fleet;
 pub mod http;
 pub mod http_load;
