@@ -39,7 +39,7 @@ test:
 cluster *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
-    # With the features that the whole workspace has: else its dependencies would be built a second time.
+    # With the features that the whole workspace asks for: else most dependencies would be built a second time.
     cargo build --locked --quiet --workspace --bin sluice-e2e
     program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
     # What is built belongs to the user; the cluster itself is root's.

@@ -98,10 +98,13 @@ pub(super) fn load(home: &Home, archive: &Path) -> Result<Option<PathBuf>> {
 
 /// Imports a kept archive into a running node.
 pub(super) fn import(programs: &Programs, init: Process, node: &Path, kept: &Path) -> Result<()> {
-    let socket = format!("/proc/{}/root/run/containerd/containerd.sock", init.pid);
+    let root = Path::new("/proc").join(init.pid.to_string()).join("root");
+    let socket = root.join("run/containerd/containerd.sock");
     let mut command = Command::new(programs.program("ctr"));
     command
-        .args(["--address", &socket, "--namespace", "k8s.io"])
+        .arg("--address")
+        .arg(socket)
+        .args(["--namespace", "k8s.io"])
         .args(["images", "import"])
         .arg(kept);
     text(&mut command)?;
