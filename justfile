@@ -48,13 +48,11 @@ cluster *ARGS:
     [ "$(id -u)" = 0 ] || exec sudo env "PATH=$PATH" "HOME=$HOME" ${XDG_CACHE_HOME:+"XDG_CACHE_HOME=$XDG_CACHE_HOME"} "$program" cluster {{ARGS}}
     exec "$program" cluster {{ARGS}}
 
-# The images as OCI archives in target/images, for `just cluster load-image FILE`: with --release those to use, else those
-# of the tests
+# The images as OCI archives in target/images: with --release those to use, else those of the tests
 images *ARGS:
     images/build.sh {{ARGS}}
 
-# The tests that need a Kubernetes (those whose files in e2e/tests have names with NAME), on one that is made for them
-# and removed after them
+# The tests in e2e/tests that need a Kubernetes and match NAME, on one that is made for them and removed after them
 cluster-tests NAME="cluster_*":
     #!/usr/bin/env bash
     set -euo pipefail
@@ -86,14 +84,16 @@ e2e NAME="":
     done
     cargo test --locked --package sluice-e2e "${tests[@]}"
 
-# The relay beside its peers (--redis single|cluster: all on Redis) and the kernel's limit; three data planes: crash,
-# shared-idle, published; results in target/bench
+# crash, shared-idle and published: on three data planes; --redis single|cluster: all peers on Redis; results in target/bench
+#
+# The relay beside its peers and the kernel's limit
 bench-relay *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
     SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-relay {{ARGS}}
 
-# Ingest beside nginx, with millions waiting, on Redis beside XADD, and in a spike (--kill): accept, deliver, backlog,
-# redis, spike
+# accept: beside nginx; backlog: with millions waiting; redis: beside XADD; spike (--kill); deliver; results in target/bench
+#
+# Ingest beside its peers, with much waiting, and in a spike
 bench-ingest *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
     SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-ingest {{ARGS}}
