@@ -8,7 +8,7 @@ export PATH := tools / "bin" + ":" + env("PATH")
 export RUST_LIB_BACKTRACE := "0"
 
 # Everything, in CI's order
-ci: fmt clippy check deny test cluster-tests
+ci: fmt clippy deny test cluster-tests
 
 # Formatting is as rustfmt makes it
 fmt:
@@ -16,9 +16,10 @@ fmt:
 
 # No lint warns
 clippy:
-    cargo clippy --locked --workspace --all-targets --features sluice-e2e/cluster -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    cargo clippy --locked --workspace --test 'cluster_*' -- -D warnings
 
-# Each crate builds alone, with the features it asks for itself
+# Each crate builds alone, with the features it asks for itself; compiles the dependencies once for each crate
 check:
     for crate in proto crds operator dataplane e2e; do cargo check --locked --package "sluice-$crate"; done
 
@@ -30,35 +31,47 @@ deny:
 advisories:
     cargo deny --locked --all-features check advisories
 
-# All tests: of each crate, and end to end
+# All tests: of each crate, and end to end with the `sluice` that is built beside them
 test:
-    cargo test --locked --workspace
+    cargo test --locked --workspace --no-run
+    SLUICE_BIN="$(realpath "${CARGO_TARGET_DIR:-target}")/debug/sluice" cargo test --locked --workspace
 
 # A real Kubernetes on this machine: up [--nodes N], down, status, env, load-image, kill-node, cut-link, ... (--help)
 cluster *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
-    cargo build --locked --quiet --package sluice-e2e --bin sluice-e2e
+    # With the features that the whole workspace asks for: else most dependencies would be built a second time.
+    cargo build --locked --quiet --workspace --bin sluice-e2e
     program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
     # What is built belongs to the user; the cluster itself is root's.
     case " {{ARGS}} " in *" up "*) "$program" cluster build ;; esac
-    [ "$(id -u)" = 0 ] || exec sudo env "PATH=$PATH" "HOME=$HOME" "$program" cluster {{ARGS}}
+    [ "$(id -u)" = 0 ] || exec sudo env "PATH=$PATH" "HOME=$HOME" ${XDG_CACHE_HOME:+"XDG_CACHE_HOME=$XDG_CACHE_HOME"} "$program" cluster {{ARGS}}
     exec "$program" cluster {{ARGS}}
 
-# The tests that need a Kubernetes, on one that is made for them and removed after them
-cluster-tests *ARGS:
+# The images as OCI archives in target/images: with --release those to use, else those of the tests
+images *ARGS:
+    images/build.sh {{ARGS}}
+
+# The tests in e2e/tests that need a Kubernetes and match NAME, on one that is made for them and removed after them
+cluster-tests NAME="cluster_*":
     #!/usr/bin/env bash
     set -euo pipefail
-    trap 'just cluster down --name tests' EXIT
-    just cluster up --nodes 3 --name tests
+    as_root=()
     if [ "$(id -u)" != 0 ]; then
       # cargo itself stays the user's.
-      runner="sudo env PATH=$PATH HOME=$HOME CARGO_TARGET_DIR=$PWD/${CARGO_TARGET_DIR:-target}"
-      export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$runner CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$runner
+      as_root=(sudo env "PATH=$PATH" "HOME=$HOME" "CARGO_TARGET_DIR=$PWD/${CARGO_TARGET_DIR:-target}")
+      [ -z "${XDG_CACHE_HOME:-}" ] || as_root+=("XDG_CACHE_HOME=$XDG_CACHE_HOME")
+      export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="${as_root[*]}"
+      export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="${as_root[*]}"
     fi
-    tests=()
-    for file in e2e/tests/cluster_*.rs; do tests+=(--test "$(basename "$file" .rs)"); done
-    cargo test --locked --package sluice-e2e --features cluster "${tests[@]}" -- {{ARGS}}
+    images/build.sh
+    # Builds the program too, with the features that `just test` built everything with.
+    cargo test --locked --workspace --test '{{NAME}}' --no-run
+    program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
+    "$program" cluster build
+    trap '"${as_root[@]}" "$program" cluster down --name tests' EXIT
+    "${as_root[@]}" "$program" cluster up --nodes 3 --name tests
+    cargo test --locked --workspace --no-fail-fast --test '{{NAME}}'
 
 # The end-to-end tests whose file in e2e/tests has NAME in its name
 e2e NAME="":
@@ -71,14 +84,16 @@ e2e NAME="":
     done
     cargo test --locked --package sluice-e2e "${tests[@]}"
 
-# The relay beside its peers (--redis single|cluster: all on Redis) and the kernel's limit; three data planes: crash,
-# shared-idle, published; results in target/bench
+# crash, shared-idle and published: on three data planes; --redis single|cluster: all peers on Redis; results in target/bench
+#
+# The relay beside its peers and the kernel's limit
 bench-relay *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
     SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-relay {{ARGS}}
 
-# Ingest beside nginx, with millions waiting, on Redis beside XADD, and in a spike (--kill): accept, deliver, backlog,
-# redis, spike
+# accept: beside nginx; backlog: with millions waiting; redis: beside XADD; spike (--kill); deliver; results in target/bench
+#
+# Ingest beside its peers, with much waiting, and in a spike
 bench-ingest *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
     SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-ingest {{ARGS}}

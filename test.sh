@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need, once, and runs everything CI runs.
+# Installs what the tests need, once, and runs everything CI runs: `./test.sh`. Or another recipe of the justfile with its
+# arguments: `./test.sh cluster up`.
 #
 # Needs rustup, and Debian's apt (with root or sudo) for the packages that are missing. Tools built here are kept
 # under the user's cache directory; SDKs and results under target/.
@@ -27,6 +28,10 @@ system_packages() {
   command -v npm >/dev/null || missing+=(npm)
   command -v go >/dev/null || missing+=(golang-go)
   command -v redis-server >/dev/null || missing+=(redis-server)
+  # Of the images: what builds them, and the C library of static programs.
+  command -v buildah >/dev/null || missing+=(buildah)
+  command -v musl-gcc >/dev/null || missing+=(musl-tools)
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
   # Of the cluster: its nodes' container runtime and network, and the image of the tests' pods.
   command -v ip >/dev/null || missing+=(iproute2)
   [ -x /usr/sbin/nft ] || missing+=(nftables)
@@ -71,7 +76,12 @@ command -v cargo >/dev/null || { echo "rustup is missing: see the README" >&2; e
 command -v apt-get >/dev/null || echo "no apt-get here: packages are taken as they are" >&2
 system_packages
 cargo_tool just "$just_version"
-cargo_tool cargo-deny "$deny_version"
+[ $# != 0 ] || set -- ci
+case "$1" in ci | deny | advisories) cargo_tool cargo-deny "$deny_version" ;; esac
+if [ "$1" = ci ]; then
+  # Needed after an hour of other work on a machine that has nothing yet. That work is compiling; this is waiting.
+  (cd e2e/cluster/programs && GOFLAGS='' CGO_ENABLED=0 go list -deps ./... tool >/dev/null 2>&1 </dev/null &)
+fi
 
-step "just ci"
-exec "$tools/bin/just" ci </dev/null
+step "just $*"
+exec "$tools/bin/just" "$@" </dev/null

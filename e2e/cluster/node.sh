@@ -13,7 +13,7 @@ echo "$NODE" >/proc/sys/kernel/hostname
 await "$FOLDER/network"
 echo 1 >/proc/sys/net/ipv4/ip_forward
 
-export PATH="$CONTAINERD:$KUBERNETES:$PATH"
+export PATH="$PROGRAMS:$PATH"
 keep containerd containerd --config "$FOLDER/etc/containerd.toml"
 await /run/containerd/containerd.sock
 until ctr version >/dev/null 2>&1; do sleep 0.05; done

@@ -5,10 +5,12 @@ import Countly from 'countly-sdk-nodejs';
 
 const [mode, url, appKey, device, text = '{}'] = process.argv.slice(2);
 const options = JSON.parse(text);
-const { events = 100, salt = null, post = false, merge = null, picture = null } = options;
+// `endless`: events go on until a line of input says `stop`.
+const { events = 100, endless = false, salt = null, post = false, merge = null, picture = null } = options;
 const step = (event, rest = {}) => console.log(JSON.stringify({ event, ...rest }));
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-process.stdin.on('end', () => process.exit(0)).resume();
+let stopped = false;
+process.stdin.on('end', () => process.exit(0)).on('data', (text) => { stopped ||= String(text).includes('stop'); });
 
 // Counts answers as they come to the SDK; `http_options` is called once per request, before it is made.
 let requests = 0;
@@ -29,9 +31,10 @@ async function single() {
     http_options: counted,
   });
   Countly.begin_session(true);
-  for (let n = 1; n <= events; n += 1) {
+  for (let n = 1; endless ? !stopped : n <= events; n += 1) {
     Countly.add_event({ key: 'step', count: 1, segmentation: { n, text: 'a&b=c+d %41 ü' } });
-    if (n % 10 === 0) await pause(30);
+    if (endless) step('added', { n });
+    if (endless || n % 10 === 0) await pause(30);
     if (merge && n === Math.floor(events / 2)) Countly.change_id(merge, true);
   }
   if (picture) Countly.user_details({ name: 'Anna', picturePath: picture });

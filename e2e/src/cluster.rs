@@ -14,12 +14,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 mod addresses;
+mod api_servers;
 mod cgroup;
 mod command;
 mod components;
 mod control;
 mod folders;
 mod forward;
+mod go_build;
 mod images;
 mod kubectl;
 mod lifecycle;
@@ -35,10 +37,12 @@ mod record;
 mod space;
 mod status;
 
-pub use addresses::{NODES_MAX, node_name};
+pub use addresses::{API_SERVERS_MAX, NODES_MAX, node_name};
+pub use components::Tool;
 pub use forward::Forward;
 pub use images::BUSYBOX;
 pub use namespace::Namespace;
+pub use oci::Image;
 pub use record::{End, parse_node};
 pub use status::Status;
 
@@ -77,20 +81,30 @@ impl Cluster {
     /// were killed are started, links that were cut are healed; what died of an earlier run is removed first.
     pub async fn start(name: &str, nodes: u8) -> Result<Self> {
         let name = name.to_owned();
-        blocking(move || Self::start_now(&name, nodes)).await
+        blocking(move || Self::start_now(&name, nodes, None)).await
     }
 
-    /// The same outside of an async runtime.
-    pub fn start_now(name: &str, nodes: u8) -> Result<Self> {
+    /// The same with several API servers, of which any may be killed.
+    pub async fn start_with_api_servers(name: &str, nodes: u8, api_servers: u8) -> Result<Self> {
+        let name = name.to_owned();
+        blocking(move || Self::start_now(&name, nodes, Some(api_servers))).await
+    }
+
+    /// The same outside of an async runtime. `None` takes one API server, or as many as there are.
+    pub fn start_now(name: &str, nodes: u8, api_servers: Option<u8>) -> Result<Self> {
         ensure!(
             (1..=NODES_MAX).contains(&nodes),
             "a cluster has 1 to {NODES_MAX} nodes"
+        );
+        ensure!(
+            api_servers.is_none_or(|servers| (1..=API_SERVERS_MAX).contains(&servers)),
+            "a cluster has 1 to {API_SERVERS_MAX} API servers"
         );
         let home = Home::of(name)?;
         machine::check()?;
         let programs = Programs::build()?;
         let _lock = home.lock()?;
-        lifecycle::up(&home, &programs, nodes)
+        lifecycle::up(&home, &programs, nodes, api_servers)
             .with_context(|| format!("cluster {name} does not start"))?;
         Ok(Self::of(name, home.clone(), programs))
     }
@@ -98,11 +112,10 @@ impl Cluster {
     /// The cluster of this name, which is up.
     pub fn attach(name: &str) -> Result<Self> {
         let home = Home::of(name)?;
-        ensure!(
-            Record::load(&home)?.is_some(),
-            "cluster {name} is not up: `sluice-e2e cluster up --name {name}` starts it"
-        );
-        Ok(Self::of(name, home, Programs::build()?))
+        let record = Record::load(&home)?.with_context(|| {
+            format!("cluster {name} is not up: `sluice-e2e cluster up --name {name}` starts it")
+        })?;
+        Ok(Self::of(name, home, Programs::at(&record.programs)))
     }
 
     /// The one of this run of the tests, started if need be; `just cluster-tests` takes it down.
@@ -146,13 +159,13 @@ impl Cluster {
         self.inner.home.kubeconfig()
     }
 
-    /// Where `kubectl` is.
+    /// A folder with the cluster's `kubectl` and nothing else.
     #[must_use]
-    pub fn programs(&self) -> &Path {
-        &self.inner.programs.kubernetes
+    pub fn programs(&self) -> PathBuf {
+        self.inner.home.bin()
     }
 
-    /// What the API server was asked, by whom: a JSON object per line.
+    /// What the (first) API server was asked, by whom: a JSON object per line.
     #[must_use]
     pub fn audit_log(&self) -> PathBuf {
         self.inner.home.control().join("audit.log")
@@ -161,6 +174,11 @@ impl Cluster {
     /// The address at which a node's ports and NodePorts are reached from this machine.
     pub fn node_address(&self, node: u8) -> Result<std::net::Ipv4Addr> {
         Ok(self.inner.record()?.addresses().node(node))
+    }
+
+    /// The machine's own address in the cluster, at which pods reach servers on it.
+    pub fn machine_address(&self) -> Result<std::net::Ipv4Addr> {
+        Ok(self.inner.record()?.addresses().machine())
     }
 
     pub fn status(&self) -> Result<Status> {
@@ -177,6 +195,20 @@ impl Cluster {
     pub async fn restart_node(&self, node: u8) -> Result<()> {
         self.change(move |inner, record| {
             lifecycle::restart_node(&inner.home, &record, &inner.programs, node)
+        })
+        .await
+    }
+
+    /// Kills an API server, which stays down until it is restarted or the cluster is started again. The first is 1.
+    pub async fn kill_api_server(&self, server: u8) -> Result<()> {
+        self.change(move |inner, record| api_servers::kill(&inner.home, &record, server))
+            .await
+    }
+
+    /// Starts an API server again, after killing it if it runs. Returns when it is ready.
+    pub async fn restart_api_server(&self, server: u8) -> Result<()> {
+        self.change(move |inner, record| {
+            api_servers::restart(&inner.home, &record, &inner.kubectl, server)
         })
         .await
     }

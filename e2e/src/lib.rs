@@ -7,6 +7,7 @@ pub mod bench;
 pub mod bench_ingest;
 pub mod client;
 pub mod cluster;
+pub mod deployed;
 pub mod fleet;
 pub mod http;
 pub mod http_load;

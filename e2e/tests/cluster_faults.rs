@@ -65,7 +65,7 @@ async fn a_dead_node_is_seen_and_comes_back_with_its_pods() -> Result<()> {
         cluster.restart_node(3).await?;
         cluster.wait_node(3, "True", SOON).await?;
         let again = async || {
-            let said = namespace.shell("on3", "wget -q -O - http://127.0.0.1:8080/");
+            let said = namespace.shell("on3", "fetch http://127.0.0.1:8080/");
             Ok(said.await? == "on3\n")
         };
         cluster.wait_for("the pod runs again", SOON, again).await
@@ -88,7 +88,7 @@ async fn a_cut_between_nodes_stops_their_pods_and_heals() -> Result<()> {
         let fetch = |from: &'static str, from_address: String| {
             let namespace = &namespace;
             async move {
-                let line = format!("wget -q -T 2 -O - http://{from_address}:8080/");
+                let line = format!("fetch -t 2 http://{from_address}:8080/");
                 namespace.shell(from, &line).await
             }
         };
@@ -118,7 +118,7 @@ async fn a_node_cut_from_the_control_plane_works_on_and_is_missed() -> Result<()
         let second = address(&namespace, "on2").await?;
         cluster.cut_link(End::Control, End::Node(2)).await?;
         cluster.wait_node(2, "Unknown", SOON).await?;
-        let line = format!("wget -q -T 2 -O - http://{second}:8080/");
+        let line = format!("fetch -t 2 http://{second}:8080/");
         let said = namespace.shell("on1", &line).await?;
         ensure!(said == "on2\n", "the island's pod says {said}");
         let asked = namespace

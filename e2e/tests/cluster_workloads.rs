@@ -82,10 +82,7 @@ async fn a_deployment_spreads_over_the_nodes_and_its_service_reaches_all() -> Re
         // Every pod of every node asks the Service by its short name until all have answered.
         for (pod, _) in &pods {
             let answers = namespace
-                .shell(
-                    pod,
-                    "for i in $(seq 40); do wget -q -T 5 -O - http://echo/; done",
-                )
+                .shell(pod, "for i in $(seq 40); do fetch -t 5 http://echo/; done")
                 .await?;
             let answered: BTreeSet<String> = answers.lines().map(ToOwned::to_owned).collect();
             ensure!(answered == expected, "{pod} got {answered:?}");

@@ -240,7 +240,10 @@ async fn a_killed_pod() -> Result<Promises> {
         );
     }
     eprintln!("announced after {:?}", killed.elapsed());
-    assert!(reader.pushes(QUIET).await?.is_empty(), "each once");
+    // Of those who came just before the reader, it may hear late.
+    let more = reader.pushes(QUIET).await?;
+    let is_leave = |push: &Value| !push["leave"].is_null();
+    assert!(!more.iter().any(is_leave), "each once: {more:?}");
     fleet.wait_for_nodes(2).await?;
     let figure = format!("hidden after {hidden:?} of {HIDDEN:?}");
     Ok(Promises::new().expect(hidden < HIDDEN, figure))

@@ -5,15 +5,14 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use sluice_e2e::ingest::{Gateway, Ingest, KEY};
 use sluice_e2e::sdk::{Script, Sdks};
 use sluice_e2e::sluice::Scratch;
 use sluice_e2e::upstream::handle::Upstream;
-use sluice_e2e::upstream::parameters::Parameters;
-use sluice_e2e::upstream::record::Copy;
 use sluice_e2e::upstream::settings::Settings;
+use sluice_e2e::upstream::steps;
 use tokio::time::{Instant, sleep};
 
 const SCENARIO: Duration = Duration::from_secs(40);
@@ -34,45 +33,11 @@ fn start(mode: &str, gateway: &Gateway, device: &str, options: &Value) -> Result
     )
 }
 
-/// The numbers of the events in these requests, by device, in the order of arrival.
-fn numbers(copies: &[Copy]) -> Result<BTreeMap<String, Vec<u64>>> {
-    let mut numbers: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for copy in copies {
-        let (path, query) = copy.target.split_once('?').unwrap_or((&copy.target, ""));
-        let parameters = Parameters::of(
-            query,
-            copy.header("content-type").unwrap_or_default(),
-            &copy.body(),
-        )?;
-        let requests = match (path, parameters.get("requests")) {
-            ("/i/bulk", Some(list)) => serde_json::from_str::<Vec<Value>>(list)?
-                .iter()
-                .map(Parameters::of_item)
-                .collect(),
-            _ => vec![parameters],
-        };
-        for request in requests {
-            let device = request.get("device_id").context("no device_id")?;
-            let events = request.get("events").unwrap_or("[]");
-            for event in serde_json::from_str::<Vec<Value>>(events)? {
-                if event["key"] != "step" {
-                    continue;
-                }
-                let segments = &event["segmentation"];
-                ensure!(segments["text"] == "a&b=c+d %41 ü", "changed: {event}");
-                let n = segments["n"].as_u64().context("no number")?;
-                numbers.entry(device.to_owned()).or_default().push(n);
-            }
-        }
-    }
-    Ok(numbers)
-}
-
 /// Waits until so many events have arrived.
 async fn arrived(upstream: &Upstream, count: usize) -> Result<BTreeMap<String, Vec<u64>>> {
     let deadline = Instant::now() + SCENARIO;
     loop {
-        let numbers = numbers(&upstream.copies().await?)?;
+        let numbers = steps::numbers(&upstream.copies().await?)?;
         let sum: usize = numbers.values().map(Vec::len).sum();
         if sum >= count {
             return Ok(numbers);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use sluice_e2e::cluster::{Cluster, DEFAULT_NAME, End, parse_node};
+use sluice_e2e::cluster::{Cluster, DEFAULT_NAME, End, Tool, parse_node};
 
 #[derive(Parser)]
 #[command(name = "sluice-e2e")]
@@ -27,11 +27,18 @@ struct ClusterArgs {
 #[derive(Subcommand)]
 enum ClusterCommand {
     /// Builds its programs, which needs no root; `up` does it otherwise.
-    Build,
+    Build {
+        /// Another tool for it, instead: prints where it is.
+        #[arg(value_parser = parse_tool)]
+        tool: Option<Tool>,
+    },
     /// Starts it, or what of it does not run; builds its programs first if need be. Returns when all nodes are ready.
     Up {
         #[arg(long, default_value_t = 3)]
         nodes: u8,
+        /// One or two; without this, one, or as many as there are.
+        #[arg(long)]
+        api_servers: Option<u8>,
     },
     /// Removes it with all that it stored.
     Down,
@@ -51,6 +58,10 @@ enum ClusterCommand {
         #[arg(value_parser = parse_node)]
         node: u8,
     },
+    /// Kills an API server, 1 or 2, until it is restarted or `up` is run.
+    KillApiServer { server: u8 },
+    /// Starts an API server again.
+    RestartApiServer { server: u8 },
     /// Lets nothing through between two of `control`, `node1`, `node2`, ...
     CutLink { a: End, b: End },
     /// Makes all links whole again.
@@ -64,9 +75,10 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     match command {
-        ClusterCommand::Build => Cluster::build(),
-        ClusterCommand::Up { nodes } => {
-            let cluster = Cluster::start_now(&name, nodes)?;
+        ClusterCommand::Build { tool: None } => Cluster::build(),
+        ClusterCommand::Build { tool: Some(tool) } => say(&tool.build()?.display().to_string()),
+        ClusterCommand::Up { nodes, api_servers } => {
+            let cluster = Cluster::start_now(&name, nodes, api_servers)?;
             say(&format!(
                 "{}\nready in {:.1?}",
                 cluster.status()?,
@@ -89,7 +101,7 @@ fn main() -> Result<()> {
             say(&format!(
                 "export KUBECONFIG={}\nexport PATH={}:\"$PATH\"",
                 quoted(&cluster.kubeconfig()),
-                quoted(cluster.programs())
+                quoted(&cluster.programs())
             ))
         }
         ClusterCommand::LoadImage { archive } => {
@@ -101,10 +113,24 @@ fn main() -> Result<()> {
         ClusterCommand::RestartNode { node } => {
             runtime.block_on(Cluster::attach(&name)?.restart_node(node))
         }
+        ClusterCommand::KillApiServer { server } => {
+            runtime.block_on(Cluster::attach(&name)?.kill_api_server(server))
+        }
+        ClusterCommand::RestartApiServer { server } => {
+            runtime.block_on(Cluster::attach(&name)?.restart_api_server(server))
+        }
         ClusterCommand::CutLink { a, b } => {
             runtime.block_on(Cluster::attach(&name)?.cut_link(a, b))
         }
         ClusterCommand::Heal => runtime.block_on(Cluster::attach(&name)?.heal()),
+    }
+}
+
+fn parse_tool(text: &str) -> Result<Tool, String> {
+    match text {
+        "helm" => Ok(Tool::Helm),
+        "kwok" => Ok(Tool::Kwok),
+        other => Err(format!("{other:?} is neither `helm` nor `kwok`")),
     }
 }
 

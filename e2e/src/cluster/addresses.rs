@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 pub(super) const CLUSTERS_MAX: u8 = 16;
 /// A node takes about 150 MB before it runs a pod.
 pub const NODES_MAX: u8 = 32;
+/// One takes about 300 MB; two show what is different when there is more than one.
+pub const API_SERVERS_MAX: u8 = 2;
 
 const NODE_NETWORKS: u8 = 200;
 const POD_NETWORKS: u8 = 208;
@@ -37,6 +39,16 @@ impl Addresses {
 
     pub(super) fn control(self) -> Ipv4Addr {
         Ipv4Addr::new(10, NODE_NETWORKS, self.index, 2)
+    }
+
+    /// What an API server announces as its own address; the first one's is that of the control plane.
+    pub(super) fn api_server(self, server: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, NODE_NETWORKS, self.index, 1 + server)
+    }
+
+    /// All addresses of the control plane.
+    pub(super) fn api_servers(self) -> impl Iterator<Item = Ipv4Addr> {
+        (1..=API_SERVERS_MAX).map(move |server| self.api_server(server))
     }
 
     pub(super) fn node(self, node: u8) -> Ipv4Addr {
@@ -92,6 +104,8 @@ mod tests {
         assert_eq!(b.pods(), "10.223.0.0/16");
         assert_eq!(a.services(), "10.224.0.0/16");
         assert_eq!(b.services(), "10.239.0.0/16");
+        assert_eq!(a.control(), a.api_server(1));
+        assert!(a.api_server(API_SERVERS_MAX) < a.node(1));
         assert_eq!(b.node(NODES_MAX), Ipv4Addr::new(10, 200, 15, 42));
     }
 }

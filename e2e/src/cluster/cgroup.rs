@@ -48,6 +48,15 @@ pub(super) fn create(group: &str) -> Result<PathBuf> {
     Ok(folder.join("cgroup.procs"))
 }
 
+/// Makes a group in every hierarchy, for a runtime that uses them all.
+pub(super) fn create_in_all(group: &str) -> Result<()> {
+    for hierarchy in hierarchies()? {
+        let folder = hierarchy.join(group);
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    }
+    Ok(())
+}
+
 /// Kills everything in a group and below, and removes it in every hierarchy. A group that is not there is no error.
 pub(super) fn sweep(group: &str) -> Result<()> {
     let folders: Vec<PathBuf> = hierarchies()?.iter().map(|h| h.join(group)).collect();

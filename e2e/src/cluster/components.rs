@@ -1,91 +1,85 @@
-//! The programs of the cluster, built from the pinned modules in `e2e/cluster` once and kept in the user's cache.
+//! The programs of clusters, built from the pinned modules in `e2e/cluster` once and kept in the user's cache.
 //!
 //! A build's folder is named after what it is built from and appears whole, by a rename, or not at all. Builds of one
-//! component wait for each other.
+//! module wait for each other. What a cluster consists of is one module and one build, since most of its time goes into
+//! packages that several of its programs share; tools beside it are built when something asks for them.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use ring::digest::{Context as Digest, SHA256};
 
+use super::command::text;
 use super::folders::{cache, locked};
+use super::go_build::{self, BuildArgs};
 use crate::sluice::root;
-
-/// The release of Kubernetes that `e2e/cluster/kubernetes/go.mod` names; the programs do not know it by themselves.
-const KUBERNETES: &str = "v1.36.3";
-/// How often a build says that it is still going on.
-const PROGRESS: Duration = Duration::from_secs(20);
 
 /// One module under `e2e/cluster`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Component {
-    Kubernetes,
-    Containerd,
-    Etcd,
-    CoreDns,
-    Pause,
+enum Module {
+    /// What a cluster consists of.
+    Programs,
+    Helm,
+    Kwok,
 }
 
-/// A program of a component.
-struct Target {
-    name: &'static str,
-    package: String,
-    /// Linked with the C library.
-    cgo: bool,
+/// A program that clusters do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// Installs charts.
+    Helm,
+    /// Keeps up nodes and pods that are nothing but objects, for tests of scale.
+    Kwok,
 }
 
-/// Where the built programs are.
-#[derive(Debug, Clone)]
-pub(super) struct Programs {
-    pub(super) kubernetes: PathBuf,
-    pub(super) containerd: PathBuf,
-    pub(super) etcd: PathBuf,
-    pub(super) coredns: PathBuf,
-    pub(super) pause: PathBuf,
+impl Tool {
+    /// Where the program is, built if need be.
+    pub fn build(self) -> Result<PathBuf> {
+        let (module, name) = match self {
+            Self::Helm => (Module::Helm, "helm"),
+            Self::Kwok => (Module::Kwok, "kwok"),
+        };
+        Ok(module.build()?.join(name))
+    }
 }
+
+/// The folder with the programs of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Programs(PathBuf);
 
 impl Programs {
     /// Builds what is missing.
     pub(super) fn build() -> Result<Self> {
-        // The quick ones first: what is wrong with the machine shows early.
-        Ok(Self {
-            pause: Component::Pause.build()?,
-            etcd: Component::Etcd.build()?,
-            containerd: Component::Containerd.build()?,
-            kubernetes: Component::Kubernetes.build()?,
-            coredns: Component::CoreDns.build()?,
-        })
+        Module::Programs.build().map(Self)
     }
 
-    pub(super) fn kubectl(&self) -> PathBuf {
-        self.kubernetes.join("kubectl")
+    /// Those that a cluster was started with.
+    pub(super) fn at(folder: &str) -> Self {
+        Self(folder.into())
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.0.join(name)
     }
 
     /// Tells these programs from those of other versions.
     pub(super) fn fingerprint(&self) -> String {
-        let all = [
-            &self.kubernetes,
-            &self.containerd,
-            &self.etcd,
-            &self.coredns,
-            &self.pause,
-        ];
-        let shown: Vec<String> = all.iter().map(|p| p.display().to_string()).collect();
-        shown.join(":")
+        self.0.display().to_string()
     }
 }
 
-impl Component {
+impl Module {
     fn name(self) -> &'static str {
         match self {
-            Self::Kubernetes => "kubernetes",
-            Self::Containerd => "containerd",
-            Self::Etcd => "etcd",
-            Self::CoreDns => "coredns",
-            Self::Pause => "pause",
+            Self::Programs => "programs",
+            Self::Helm => "helm",
+            Self::Kwok => "kwok",
         }
     }
 
@@ -93,76 +87,77 @@ impl Component {
         root().join("e2e/cluster").join(self.name())
     }
 
-    fn targets(self) -> Vec<Target> {
-        let target = |name, package: &str, cgo| Target {
-            name,
-            package: package.to_owned(),
-            cgo,
-        };
-        let of = |prefix: &str, names: &[&'static str]| -> Vec<Target> {
-            let all = names.iter();
-            all.map(|name| target(name, &format!("{prefix}/{name}"), *name == "kubelet"))
-                .collect()
-        };
+    /// A program each, named after the last part.
+    fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Kubernetes => {
-                let names = [
-                    "kube-apiserver",
-                    "kube-controller-manager",
-                    "kube-scheduler",
-                    "kube-proxy",
-                    "kubectl",
-                    "kubelet",
-                ];
-                let mut all = of("k8s.io/kubernetes/cmd", &names);
-                // Our own, on the same libraries.
-                all.push(target("local-volumes", "./local-volumes", false));
-                all
-            }
-            Self::Containerd => of(
-                "github.com/containerd/containerd/v2/cmd",
-                &["containerd", "containerd-shim-runc-v2", "ctr"],
-            ),
-            Self::Etcd => vec![target("etcd", ".", false)],
-            Self::CoreDns => vec![target("coredns", ".", false)],
-            Self::Pause => Vec::new(),
+            Self::Programs => &[
+                "./coredns",
+                "./etcd",
+                "./fetch",
+                "./local-volumes",
+                "github.com/containerd/containerd/v2/cmd/containerd",
+                "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+                "github.com/containerd/containerd/v2/cmd/ctr",
+                "k8s.io/kubernetes/cmd/kube-apiserver",
+                "k8s.io/kubernetes/cmd/kube-controller-manager",
+                "k8s.io/kubernetes/cmd/kube-proxy",
+                "k8s.io/kubernetes/cmd/kube-scheduler",
+                "k8s.io/kubernetes/cmd/kubectl",
+                "k8s.io/kubernetes/cmd/kubelet",
+            ],
+            Self::Helm => &["helm.sh/helm/v4/cmd/helm"],
+            Self::Kwok => &["sigs.k8s.io/kwok/cmd/kwok"],
         }
     }
 
-    fn link_flags(self) -> String {
+    /// Kubernetes does not know its own release; `go.mod` does.
+    fn link_flags(self) -> Result<String> {
         let mut flags = "-s -w".to_owned();
-        if self == Self::Kubernetes {
-            let mut parts = KUBERNETES.trim_start_matches('v').split('.');
+        if self == Self::Programs {
+            let path = self.source().join("go.mod");
+            let text = std::fs::read_to_string(&path)?;
+            let release = required(&text, "k8s.io/kubernetes")
+                .with_context(|| format!("{} names no Kubernetes", path.display()))?;
+            let mut parts = release.trim_start_matches('v').split('.');
             let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("0"));
-            let package = "k8s.io/component-base/version";
-            flags += &format!(
-                " -X {package}.gitVersion={KUBERNETES} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
-            );
+            for (name, value) in [
+                ("gitVersion", release),
+                ("gitMajor", major),
+                ("gitMinor", minor),
+            ] {
+                flags += &format!(" -X k8s.io/component-base/version.{name}={value}");
+            }
         }
-        flags
+        Ok(flags)
     }
 
-    fn tags(self) -> &'static str {
-        match self {
+    fn arguments(self) -> Result<BuildArgs> {
+        Ok(BuildArgs {
+            link_flags: self.link_flags()?,
             // File systems that need libraries of their own.
-            Self::Containerd => "no_btrfs,no_devmapper,no_zfs,no_aufs",
-            Self::Kubernetes | Self::Etcd | Self::CoreDns | Self::Pause => "",
-        }
+            tags: match self {
+                Self::Programs => "no_btrfs,no_devmapper,no_zfs,no_aufs",
+                Self::Helm | Self::Kwok => "",
+            },
+            packages: self.packages(),
+        })
     }
 
     /// Names what it is built from.
     fn hash(self) -> Result<String> {
-        let source = self.source();
-        let names = files(&source)?;
         let mut digest = Digest::new(&SHA256);
-        digest.update(self.link_flags().as_bytes());
-        digest.update(self.tags().as_bytes());
-        for path in names {
-            let text = std::fs::read(&path)?;
-            let name = path.strip_prefix(&source)?;
-            digest.update(name.as_os_str().as_encoded_bytes());
-            digest.update(&(text.len() as u64).to_le_bytes());
-            digest.update(&text);
+        digest.update(format!("{:?}", self.arguments()?).as_bytes());
+        for folder in [self.source(), pause_source()] {
+            for path in files(&folder)? {
+                let text = std::fs::read(&path)?;
+                let name = path.strip_prefix(&folder)?;
+                digest.update(name.as_os_str().as_encoded_bytes());
+                digest.update(&(text.len() as u64).to_le_bytes());
+                digest.update(&text);
+            }
+            if self != Self::Programs {
+                break;
+            }
         }
         let digest = digest.finish();
         Ok(digest.as_ref()[..6]
@@ -177,49 +172,37 @@ impl Component {
         std::fs::create_dir_all(&folder)?;
         let built = folder.join(format!("{}-{}", self.name(), self.hash()?));
         if built.is_dir() {
-            return Ok(built.join("bin"));
+            return Ok(built);
         }
         let _lock = locked(&folder.join(format!("{}.lock", self.name())))?;
         if built.is_dir() {
-            return Ok(built.join("bin"));
+            return Ok(built);
         }
         let started = Instant::now();
         let partial = folder.join(format!("{}.partial", self.name()));
         // Of a build that was broken off; the lock says that nobody is at it.
         let _ = std::fs::remove_dir_all(&partial);
-        let bin = partial.join("bin");
-        std::fs::create_dir_all(&bin)?;
-        match self {
-            Self::Pause => compile_pause(&self.source(), &bin)?,
-            Self::Kubernetes | Self::Containerd | Self::Etcd | Self::CoreDns => {
-                self.go_build(&bin)?
-            }
+        std::fs::create_dir_all(&partial)?;
+        if self == Self::Programs {
+            // First, as it is quick: a machine without a C compiler is told so at once.
+            compile_pause(&partial)?;
         }
+        go_build::run(self.name(), &self.source(), &self.arguments()?, &partial)?;
         std::fs::rename(&partial, &built)?;
         eprintln!("built {} in {:.0?}", self.name(), started.elapsed());
-        Ok(built.join("bin"))
+        Ok(built)
     }
+}
 
-    fn go_build(self, bin: &Path) -> Result<()> {
-        let targets = self.targets();
-        for (number, target) in targets.iter().enumerate() {
-            let what = format!("{} ({} of {})", target.name, number + 1, targets.len());
-            eprintln!("building {what}");
-            let mut command = Command::new("go");
-            command
-                .args(["build", "-v", "-trimpath", "-buildvcs=false"])
-                .args(["-mod=readonly", "-tags", self.tags()])
-                .args(["-ldflags", &self.link_flags(), "-o"])
-                .arg(bin.join(target.name))
-                .arg(&target.package)
-                .current_dir(self.source())
-                .env("CGO_ENABLED", if target.cgo { "1" } else { "0" })
-                .env("GOFLAGS", "")
-                .env_remove("GOWORK");
-            watched(command, &what)?;
-        }
-        Ok(())
-    }
+/// The version of a module that a `go.mod` requires.
+fn required<'a>(text: &'a str, module: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let line = line.trim().trim_start_matches("require ");
+        let (name, version) = line.split_once(' ')?;
+        (name == module && version.starts_with('v'))
+            .then(|| version.split_whitespace().next())
+            .flatten()
+    })
 }
 
 /// All files below a folder, in order.
@@ -237,49 +220,31 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Runs a Go build and says from time to time how far it is.
-fn watched(mut command: Command, what: &str) -> Result<()> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("the cluster's programs are built with Go; ./test.sh installs it")?;
-    let stderr = child.stderr.take().context("stderr is piped")?;
-    let started = Instant::now();
-    let mut said = started;
-    let mut packages = 0;
-    let mut complaints = Vec::new();
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        // A package's path as it is compiled; all else is worth showing should the build fail.
-        if line.contains(' ') || line.is_empty() {
-            complaints.push(line);
-        } else {
-            packages += 1;
-        }
-        if said.elapsed() > PROGRESS {
-            said = Instant::now();
-            let elapsed = started.elapsed();
-            eprintln!("  {what}: {packages} packages compiled in {elapsed:.0?}");
-        }
-    }
-    let status = child.wait()?;
-    let shown = &complaints[complaints.len().saturating_sub(40)..];
-    ensure!(
-        status.success(),
-        "building {what} failed with {status}:\n{}",
-        shown.join("\n")
-    );
-    Ok(())
+fn pause_source() -> PathBuf {
+    root().join("e2e/cluster/pause")
 }
 
-fn compile_pause(source: &Path, bin: &Path) -> Result<()> {
+fn compile_pause(bin: &Path) -> Result<()> {
     let mut command = Command::new("cc");
     command
         .args(["-static", "-Os", "-s", "-Wall", "-Wextra", "-o"])
         .arg(bin.join("pause"))
-        .arg(source.join("pause.c"));
-    super::command::text(&mut command)
+        .arg(pause_source().join("pause.c"));
+    text(&mut command)
         .map(drop)
         .context("pause is compiled with the C compiler and its static library")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::required;
+
+    #[test]
+    fn a_required_version_is_found() {
+        let text = "require k8s.io/api v0.36.3\nrequire (\n\tk8s.io/kubernetes v1.36.3 // indirect\n)\n\
+                    replace k8s.io/kms => k8s.io/kms v0.36.3\n";
+        assert_eq!(required(text, "k8s.io/kubernetes"), Some("v1.36.3"));
+        assert_eq!(required(text, "k8s.io/api"), Some("v0.36.3"));
+        assert_eq!(required(text, "k8s.io/kms"), None);
+    }
 }

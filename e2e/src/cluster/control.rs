@@ -8,6 +8,7 @@ use super::folders::{Home, write};
 use super::network;
 use super::pki::Pki;
 use super::process::Process;
+use super::record::Record;
 use super::space::Space;
 
 const SCRIPT: &str = include_str!("../../cluster/control.sh");
@@ -19,44 +20,44 @@ pub(super) fn space(home: &Home, addresses: Addresses) -> Space {
 }
 
 /// Starts it and connects it to the bridge.
-pub(super) fn start(
-    home: &Home,
-    addresses: Addresses,
-    programs: &Programs,
-    nodes: &[u8],
-) -> Result<Process> {
+pub(super) fn start(home: &Home, record: &Record, programs: &Programs) -> Result<Process> {
+    let addresses = record.addresses();
     let space = space(home, addresses);
     prepare(home, addresses, &space)?;
+    let servers = 1..=record.api_servers;
+    let announced: Vec<String> = servers
+        .map(|server| addresses.api_server(server).to_string())
+        .collect();
+    space.stop()?;
     let init = space.start(
         SCRIPT,
         &[
-            ("ADDRESS", &addresses.control().to_string()),
+            ("API_ADDRESSES", &announced.join(" ")),
             ("SERVICES", &addresses.services()),
             ("PODS", &addresses.pods()),
             ("PKI", &home.pki()),
             ("NODES", &home.nodes()),
-            ("ETCD", &programs.etcd),
-            ("KUBERNETES", &programs.kubernetes),
+            ("PROGRAMS", &programs.folder()),
         ],
     )?;
     network::attach_control(addresses, init)?;
     // For webhooks and extensions of the API that run as pods.
-    network::route_to_pods(addresses, init, nodes.iter().copied())?;
-    space.tell("network")?;
+    network::route_to_pods(addresses, init, record.nodes.iter().copied())?;
+    space.tell_network()?;
     Ok(init)
 }
 
 fn prepare(home: &Home, addresses: Addresses, space: &Space) -> Result<()> {
     let pki = Pki::open(home.pki())?;
-    let names = [
+    let mut names = vec![
         "kubernetes".to_owned(),
         "kubernetes.default".to_owned(),
         "kubernetes.default.svc".to_owned(),
         "kubernetes.default.svc.cluster.local".to_owned(),
         "localhost".to_owned(),
-        addresses.control().to_string(),
         addresses.api_service().to_string(),
     ];
+    names.extend(addresses.api_servers().map(|address| address.to_string()));
     pki.identity("apiserver", "kube-apiserver", None, &names)?;
     pki.identity("apiserver-kubelet", "kube-apiserver-kubelet", MASTERS, &[])?;
     pki.front_proxy()?;

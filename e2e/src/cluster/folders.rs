@@ -56,6 +56,11 @@ impl Home {
         self.0.join("kubeconfig")
     }
 
+    /// What a shell that uses the cluster has in its path.
+    pub(super) fn bin(&self) -> PathBuf {
+        self.0.join("bin")
+    }
+
     pub(super) fn record(&self) -> PathBuf {
         self.0.join("cluster.json")
     }

@@ -16,7 +16,7 @@ use super::process::Process;
 pub(super) const PAUSE: &str = "localhost/sluice-e2e/pause:1";
 /// Must be the one in `manifests/dns.yaml`.
 const COREDNS: &str = "localhost/sluice-e2e/coredns:1";
-/// A shell and its tools, for pods of tests.
+/// A shell and its tools, for pods of tests; `fetch` among them, since its `wget` does not work without a C library.
 pub const BUSYBOX: &str = "localhost/sluice-e2e/busybox:1";
 /// Archives of one cluster; superseded ones are removed, so this is a lot.
 const ARCHIVES_MAX: usize = 200;
@@ -31,21 +31,21 @@ pub(super) fn prepare(home: &Home, programs: &Programs) -> Result<()> {
     let missing = |name: &str| !present.iter().any(|other| other == name);
     if missing(PAUSE) {
         let mut pause = Image::new(PAUSE, &["/pause"]);
-        pause.program("pause", &programs.pause.join("pause"))?;
+        pause.program("pause", &programs.program("pause"))?;
         keep(home, &pause.finish()?)?;
     }
     if missing(COREDNS) {
         let mut coredns = Image::new(COREDNS, &["/coredns"]);
-        coredns.program("coredns", &programs.coredns.join("coredns"))?;
+        coredns.program("coredns", &programs.program("coredns"))?;
         keep(home, &coredns.finish()?)?;
     }
     if missing(BUSYBOX) {
-        keep(home, &busybox()?.finish()?)?;
+        keep(home, &busybox(programs)?.finish()?)?;
     }
     Ok(())
 }
 
-fn busybox() -> Result<Image> {
+fn busybox(programs: &Programs) -> Result<Image> {
     let program = find("busybox").context("busybox is missing; ./test.sh installs it")?;
     let start = std::fs::read(&program)?;
     let start = &start[..start.len().min(1024)];
@@ -63,6 +63,7 @@ fn busybox() -> Result<Image> {
     image.file("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n")?;
     image.file("etc/group", 0o644, b"root:x:0:\n")?;
     image.program("bin/busybox", &program)?;
+    image.program("bin/fetch", &programs.program("fetch"))?;
     for applet in applets.lines().filter(|name| *name != "busybox") {
         image.link(&format!("bin/{applet}"), "busybox")?;
     }
@@ -97,10 +98,13 @@ pub(super) fn load(home: &Home, archive: &Path) -> Result<Option<PathBuf>> {
 
 /// Imports a kept archive into a running node.
 pub(super) fn import(programs: &Programs, init: Process, node: &Path, kept: &Path) -> Result<()> {
-    let socket = format!("/proc/{}/root/run/containerd/containerd.sock", init.pid);
-    let mut command = Command::new(programs.containerd.join("ctr"));
+    let root = Path::new("/proc").join(init.pid.to_string()).join("root");
+    let socket = root.join("run/containerd/containerd.sock");
+    let mut command = Command::new(programs.program("ctr"));
     command
-        .args(["--address", &socket, "--namespace", "k8s.io"])
+        .arg("--address")
+        .arg(socket)
+        .args(["--namespace", "k8s.io"])
         .args(["images", "import"])
         .arg(kept);
     text(&mut command)?;

@@ -20,7 +20,7 @@ pub(super) struct Kubectl {
 impl Kubectl {
     pub(super) fn new(programs: &Programs, home: &Home) -> Self {
         Self {
-            program: programs.kubectl(),
+            program: programs.program("kubectl"),
             kubeconfig: home.kubeconfig(),
             cache: home.path().join("kubectl"),
         }

@@ -2,6 +2,7 @@
 //!
 //! What is to be made is recorded before it is made. Its callers hold the cluster's lock.
 
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,41 +13,54 @@ use super::components::Programs;
 use super::folders::{Home, clusters, locked};
 use super::kubectl::Kubectl;
 use super::record::{End, Record};
-use super::{cgroup, control, images, machine, network, node};
+use super::{api_servers, cgroup, control, images, machine, network, node};
 
-/// The API server is there in 5 s, and in a minute on a machine that is busy with everything else.
-const API_TIMEOUT: Duration = Duration::from_secs(180);
 const READY_TIMEOUT: Duration = Duration::from_secs(240);
 
 const STORAGE: &str = include_str!("../../cluster/manifests/storage.yaml");
 const DNS: &str = include_str!("../../cluster/manifests/dns.yaml");
 
 /// Makes sure that the cluster is up with these nodes and perhaps more, ready to be used.
-pub(super) fn up(home: &Home, programs: &Programs, nodes: u8) -> Result<()> {
+pub(super) fn up(
+    home: &Home,
+    programs: &Programs,
+    nodes: u8,
+    api_servers: Option<u8>,
+) -> Result<()> {
     let record = match Record::load(home)? {
         Some(record) if is_current(home, &record, programs) => record,
         Some(_) => {
             eprintln!("what is left of an earlier cluster is removed");
             down(home)?;
-            claim(home, programs)?
+            claim(home, programs, api_servers)?
         }
-        None => claim(home, programs)?,
+        None => {
+            // A run that was broken off while it removed the cluster may have left files.
+            down(home)?;
+            claim(home, programs, api_servers)?
+        }
     };
+    ensure!(
+        api_servers.is_none_or(|wanted| wanted == record.api_servers),
+        "the cluster is up with {} API servers: take it down first",
+        record.api_servers
+    );
     let record = with_nodes(home, record, nodes)?;
     images::prepare(home, programs)?;
     let addresses = record.addresses();
     let control = control::space(home, addresses);
-    if control.init().is_none() {
-        control::start(home, addresses, programs, &record.nodes)?;
+    if !control.is_started() {
+        control::start(home, &record, programs)?;
     }
+    api_servers::release(home)?;
     for number in &record.nodes {
-        if node::space(home, addresses, *number).init().is_none() {
+        if !node::space(home, addresses, *number).is_started() {
             node::start(home, &record, programs, *number)?;
         }
     }
     connect(home, &record)?;
     let kubectl = Kubectl::new(programs, home);
-    wait_api(home, &record, &kubectl)?;
+    api_servers::wait_ready(home, &record, &kubectl)?;
     control.tell("api")?;
     for number in &record.nodes {
         node::space(home, addresses, *number).tell("api")?;
@@ -71,22 +85,25 @@ pub(super) fn up(home: &Home, programs: &Programs, nodes: u8) -> Result<()> {
 /// Whether what is recorded can be gone on with.
 fn is_current(home: &Home, record: &Record, programs: &Programs) -> bool {
     let control = control::space(home, record.addresses());
-    record.programs == programs.fingerprint() && control.init().is_some()
+    record.programs == programs.fingerprint() && control.is_started()
 }
 
 /// Records a new cluster, with a number of its own.
-fn claim(home: &Home, programs: &Programs) -> Result<Record> {
+fn claim(home: &Home, programs: &Programs, api_servers: Option<u8>) -> Result<Record> {
     let _lock = locked(&clusters()?.join("clusters.lock"))?;
     let record = Record {
         index: network::free_index(&Record::indexes()?)?,
         programs: programs.fingerprint(),
         nodes: Vec::new(),
+        api_servers: api_servers.unwrap_or(1),
         cuts: Vec::new(),
     };
     machine::remember()?;
     std::fs::create_dir_all(home.path())?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     std::fs::set_permissions(home.path(), mode)?;
+    std::fs::create_dir_all(home.bin())?;
+    symlink(programs.program("kubectl"), home.bin().join("kubectl"))?;
     record.save(home)?;
     Ok(record)
 }
@@ -116,35 +133,6 @@ fn connect(home: &Home, record: &Record) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn wait_api(home: &Home, record: &Record, kubectl: &Kubectl) -> Result<()> {
-    let deadline = Instant::now() + API_TIMEOUT;
-    let address = (record.addresses().control(), 6443).into();
-    let control = control::space(home, record.addresses());
-    loop {
-        // A connection costs nothing; the program is started once there is somebody to ask.
-        let error = match std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
-            Ok(_) => match kubectl.run(&["get", "--raw", "/readyz"]) {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            },
-            Err(error) => error.into(),
-        };
-        ensure!(
-            control.init().is_some(),
-            "the control plane ended: {}",
-            control.log("init")
-        );
-        if Instant::now() >= deadline {
-            bail!(
-                "no API server after {API_TIMEOUT:?}: {error:#}\n{}\n{}",
-                control.log("etcd"),
-                control.log("kube-apiserver")
-            );
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 fn wait_node(home: &Home, record: &Record, kubectl: &Kubectl, number: u8) -> Result<()> {

@@ -86,9 +86,11 @@ fn copy_logs(machine: &Path, to: &Path) -> Result<()> {
         let entry = entry?;
         copy_end(&entry.path(), &to.join(entry.file_name()))?;
     }
-    let audit = machine.join("audit.log");
-    if audit.exists() {
-        copy_end(&audit, &to.join("audit.log"))?;
+    for audit in ["audit.log", "audit-2.log"] {
+        let from = machine.join(audit);
+        if from.exists() {
+            copy_end(&from, &to.join(audit))?;
+        }
     }
     Ok(())
 }

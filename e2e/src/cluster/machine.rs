@@ -9,10 +9,11 @@ use super::command::find;
 use super::folders::{clusters, write};
 use super::node::CNI_PLUGINS;
 
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("go", "golang-go"),
     ("cc", "build-essential"),
     ("ip", "iproute2"),
+    ("ss", "iproute2"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("mount", "mount"),

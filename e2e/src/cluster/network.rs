@@ -101,11 +101,12 @@ pub(super) fn attach_control(addresses: Addresses, control: Process) -> Result<(
     ))?;
     ip(&format!("addr add {}/24 dev {link}", addresses.machine()))?;
     ip(&format!("link set {link} up"))?;
-    let address = addresses.control();
+    inside(control, "ip link set lo up")?;
+    inside(control, &format!("ip link add {BRIDGE} type bridge"))?;
+    for address in addresses.api_servers() {
+        inside(control, &format!("ip addr add {address}/24 dev {BRIDGE}"))?;
+    }
     for line in [
-        "ip link set lo up",
-        &format!("ip link add {BRIDGE} type bridge"),
-        &format!("ip addr add {address}/24 dev {BRIDGE}"),
         &format!("ip link set {BRIDGE} up"),
         &format!("ip link set machine master {BRIDGE} up"),
     ] {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::addresses::{Addresses, node_name};
+use super::cgroup;
 use super::components::Programs;
 use super::control;
 use super::folders::{Home, write};
@@ -33,6 +34,9 @@ pub(super) fn start(
     let addresses = record.addresses();
     let space = space(home, addresses, node);
     prepare(home, addresses, &space, node)?;
+    // What ran before it is gone, with its groups.
+    space.stop()?;
+    cgroup::create_in_all(&pods_cgroup(addresses, node))?;
     let init = space.start(
         SCRIPT,
         &[
@@ -40,8 +44,7 @@ pub(super) fn start(
             ("ADDRESS", &addresses.node(node).to_string()),
             ("PODS", &addresses.pods()),
             ("IMAGES", &home.images()),
-            ("CONTAINERD", &programs.containerd),
-            ("KUBERNETES", &programs.kubernetes),
+            ("PROGRAMS", &programs.folder()),
         ],
     )?;
     let control = control::space(home, addresses).init();
@@ -51,13 +54,17 @@ pub(super) fn start(
     network::route_to_pods(addresses, init, others)?;
     network::route_from_machine(addresses, node)?;
     network::set_cuts(init, &record.cut_from(End::Node(node)))?;
-    space.tell("network")?;
+    space.tell_network()?;
     Ok(init)
 }
 
 /// Kills a node as a power failure would.
 pub(super) fn kill(home: &Home, addresses: Addresses, node: u8) -> Result<()> {
     space(home, addresses, node).stop()
+}
+
+fn pods_cgroup(addresses: Addresses, node: u8) -> String {
+    format!("{}/{}/pods", addresses.cgroup(), node_name(node))
 }
 
 fn prepare(home: &Home, addresses: Addresses, space: &Space, node: u8) -> Result<()> {
@@ -95,8 +102,9 @@ fn prepare(home: &Home, addresses: Addresses, space: &Space, node: u8) -> Result
         // Names outside of the cluster are nobody's here.
         "resolvConf": "",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": format!("/{}/{name}/pods", addresses.cgroup()),
-        "cgroupsPerQOS": false,
+        "cgroupRoot": format!("/{}", pods_cgroup(addresses, node)),
+        // Else containers would be in groups that nobody removes after a node that was killed.
+        "cgroupsPerQOS": true,
         "enforceNodeAllocatable": [],
         "failCgroupV1": false,
         "failSwapOn": false,

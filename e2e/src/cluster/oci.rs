@@ -17,14 +17,16 @@ const NAME: &str = "org.opencontainers.image.ref.name";
 const INDEX_BYTES_MAX: u64 = 1 << 20;
 
 /// An image of one layer. The same content makes the same bytes.
-pub(super) struct Image {
+pub struct Image {
     name: String,
     entrypoint: Vec<String>,
     layer: Builder<Vec<u8>>,
 }
 
 impl Image {
-    pub(super) fn new(name: &str, entrypoint: &[&str]) -> Self {
+    /// With this program and arguments as what it runs; its name ends in a tag.
+    #[must_use]
+    pub fn new(name: &str, entrypoint: &[&str]) -> Self {
         Self {
             name: name.to_owned(),
             entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
@@ -32,30 +34,33 @@ impl Image {
         }
     }
 
-    pub(super) fn folder(&mut self, path: &str, mode: u32) -> Result<()> {
+    /// Paths have no slash at their start.
+    pub fn folder(&mut self, path: &str, mode: u32) -> Result<()> {
         let mut header = header(EntryType::Directory, mode, 0);
         self.layer
             .append_data(&mut header, format!("{path}/"), std::io::empty())?;
         Ok(())
     }
 
-    pub(super) fn program(&mut self, path: &str, source: &Path) -> Result<()> {
+    /// A program of this machine, which needs no libraries.
+    pub fn program(&mut self, path: &str, source: &Path) -> Result<()> {
         let bytes = std::fs::read(source).with_context(|| source.display().to_string())?;
         self.file(path, 0o755, &bytes)
     }
 
-    pub(super) fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+    pub fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
         let mut header = header(EntryType::Regular, mode, bytes.len() as u64);
         Ok(self.layer.append_data(&mut header, path, bytes)?)
     }
 
-    pub(super) fn link(&mut self, path: &str, to: &str) -> Result<()> {
+    /// A symbolic link.
+    pub fn link(&mut self, path: &str, to: &str) -> Result<()> {
         let mut header = header(EntryType::Symlink, 0o777, 0);
         Ok(self.layer.append_link(&mut header, path, to)?)
     }
 
     /// The archive.
-    pub(super) fn finish(self) -> Result<Vec<u8>> {
+    pub fn finish(self) -> Result<Vec<u8>> {
         let layer = self.layer.into_inner()?;
         let config = serde_json::to_vec(&json!({
             "architecture": architecture(),
@@ -87,6 +92,14 @@ impl Image {
             add(&format!("blobs/{name}"), blob)?;
         }
         Ok(archive.into_inner()?)
+    }
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Image")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -16,7 +16,14 @@ pub(super) struct Record {
     /// The programs it was started with.
     pub(super) programs: String,
     pub(super) nodes: Vec<u8>,
+    /// Records of older harnesses do not say, and mean one.
+    #[serde(default = "one")]
+    pub(super) api_servers: u8,
     pub(super) cuts: Vec<(End, End)>,
+}
+
+fn one() -> u8 {
+    1
 }
 
 /// One end of a link that can be cut.
@@ -79,7 +86,7 @@ impl Record {
 impl End {
     fn networks(self, addresses: Addresses) -> Vec<String> {
         match self {
-            Self::Control => vec![addresses.control().to_string()],
+            Self::Control => addresses.api_servers().map(|a| a.to_string()).collect(),
             Self::Node(node) => vec![addresses.node(node).to_string(), addresses.pods_of(node)],
         }
     }
@@ -123,13 +130,14 @@ mod tests {
             index: 0,
             programs: String::new(),
             nodes: vec![1, 2],
+            api_servers: 1,
             cuts: vec![(End::Control, End::Node(2))],
         };
         assert_eq!(
             record.cut_from(End::Control),
             ["10.200.0.12", "10.208.2.0/24"]
         );
-        assert_eq!(record.cut_from(End::Node(2)), ["10.200.0.2"]);
+        assert_eq!(record.cut_from(End::Node(2)), ["10.200.0.2", "10.200.0.3"]);
         assert!(record.cut_from(End::Node(1)).is_empty());
     }
 

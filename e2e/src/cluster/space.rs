@@ -18,6 +18,9 @@ use super::process::Process;
 /// Making namespaces takes milliseconds.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// As the scripts know it.
+const NETWORK: &str = "network";
+
 const COMMON: &str = include_str!("../../cluster/common.sh");
 
 /// Joins the control group before it does anything else, so that nothing it starts can be missed.
@@ -51,17 +54,28 @@ impl Space {
         (running.init.is_alive() && running.outer.is_alive()).then_some(running.init)
     }
 
-    /// Starts `script` as its init process; what ran of it before is gone first.
+    /// Whether its start was gone through with: one that was broken off has an init process that waits for ever.
+    pub(super) fn is_started(&self) -> bool {
+        self.init().is_some() && self.folder.join(NETWORK).exists()
+    }
+
+    /// Tells the init process that its links are there, which ends its start.
+    pub(super) fn tell_network(&self) -> Result<()> {
+        self.tell(NETWORK)
+    }
+
+    /// Starts `script` as its init process; what ran of it before has been stopped.
     pub(super) fn start(
         &self,
         script: &str,
         environment: &[(&str, &dyn AsRef<std::ffi::OsStr>)],
     ) -> Result<Process> {
-        self.stop()?;
         write(&self.folder.join("common.sh"), COMMON)?;
         let script_path = self.folder.join("init.sh");
         write(&script_path, script)?;
-        std::fs::create_dir_all(self.folder.join("logs"))?;
+        for folder in ["logs", "running", "held"] {
+            std::fs::create_dir_all(self.folder.join(folder))?;
+        }
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -142,7 +156,7 @@ impl Space {
             running.outer.wait_gone()?;
         }
         cgroup::sweep(&self.cgroup)?;
-        for name in ["process.json", "network", "api"] {
+        for name in ["process.json", NETWORK, "api"] {
             let _ = std::fs::remove_file(self.folder.join(name));
         }
         Ok(())

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::addresses::node_name;
 use super::record::End;
-use super::{Inner, cgroup, control, node};
+use super::{Inner, api_servers, cgroup, control, node};
 
 /// A cluster at a glance.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub struct Status {
     pub name: String,
     /// Whether the control plane's machine runs.
     pub control: bool,
+    pub api_servers: Vec<bool>,
     pub nodes: Vec<NodeStatus>,
     pub cuts: Vec<(End, End)>,
     /// All processes of the cluster, those of pods too.
@@ -40,10 +41,15 @@ pub(super) fn status(inner: &Inner) -> Result<Status> {
             .init()
             .map(|init| init.pid),
     });
+    let control = control::space(&inner.home, addresses).init().is_some();
+    let servers = 1..=record.api_servers;
     let pids = cgroup::processes(&addresses.cgroup())?;
     Ok(Status {
         name: inner.name.clone(),
-        control: control::space(&inner.home, addresses).init().is_some(),
+        control,
+        api_servers: servers
+            .map(|server| control && api_servers::is_up(&inner.home, server))
+            .collect(),
         nodes: nodes.collect(),
         cuts: record.cuts.clone(),
         processes: pids.len(),
@@ -64,6 +70,9 @@ impl fmt::Display for Status {
         let state = |up: bool| if up { "up" } else { "down" };
         writeln!(f, "cluster {}", self.name)?;
         writeln!(f, "  control plane {}", state(self.control))?;
+        for (number, up) in self.api_servers.iter().enumerate() {
+            writeln!(f, "  API server {} {}", number + 1, state(*up))?;
+        }
         for node in &self.nodes {
             let name = node_name(node.node);
             write!(f, "  {name} {} ", node.address)?;

@@ -4,8 +4,15 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Longer than a server that is there takes on a busy machine.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +76,18 @@ pub enum CallError {
     Connection(#[from] io::Error),
     #[error("no answer from redis in time")]
     Timeout,
+}
+
+/// Asks a server, whoever started it, once and over a connection of its own.
+pub async fn ask(address: SocketAddr, password: &str, words: &[&str]) -> Result<Resp, CallError> {
+    let asked = async {
+        let stream = TcpStream::connect(address).await?;
+        let mut connection = Connection::new(Box::new(stream));
+        connection.call(&["AUTH", password]).await?;
+        connection.call(words).await
+    };
+    let answered = timeout(ASK_TIMEOUT, asked).await;
+    answered.unwrap_or(Err(CallError::Timeout))
 }
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

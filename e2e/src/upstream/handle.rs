@@ -30,7 +30,12 @@ pub struct Upstream {
 impl Upstream {
     /// Starts one with these settings.
     pub async fn start(settings: Settings) -> Result<Self> {
-        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self::start_at(Ipv4Addr::LOCALHOST, settings).await
+    }
+
+    /// Starts one at another address of this machine.
+    pub async fn start_at(address: Ipv4Addr, settings: Settings) -> Result<Self> {
+        let at = |port| SocketAddr::from((address, port));
         let mut upstream = Self {
             child: None,
             address: at(free_port()?),
