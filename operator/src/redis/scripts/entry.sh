@@ -47,8 +47,8 @@ replica_waits() {
   [ -n "$found" ]
 }
 
-# A primary that is back so soon that nobody has missed it may lack what it had acknowledged last, or all of its data. Its
-# replicas have that, so one of them goes first.
+# A primary that is back so soon that nobody has missed it may lack what it had acknowledged last, or all of its data.
+# Its replicas have that, so one of them goes first.
 trap 'exit 0' TERM INT
 waited=0
 while [ "$waited" -lt "$election_s" ] && replica_waits; do
