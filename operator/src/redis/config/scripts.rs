@@ -13,24 +13,18 @@ use crate::redis::topology::Shape;
 const ELECTION_S: u32 = 3 * NODE_TIMEOUT_MS / 1000;
 
 const CLI: &str = include_str!("../scripts/cli.sh");
-const SCRIPTS: [(&str, &str, bool); 5] = [
-    ("entry.sh", include_str!("../scripts/entry.sh"), false),
-    ("startup.sh", include_str!("../scripts/alive.sh"), true),
-    ("liveness.sh", include_str!("../scripts/alive.sh"), true),
-    (
-        "readiness.sh",
-        include_str!("../scripts/readiness.sh"),
-        true,
-    ),
-    ("pre-stop.sh", include_str!("../scripts/pre-stop.sh"), true),
+const SCRIPTS: [(&str, &str); 5] = [
+    ("entry.sh", include_str!("../scripts/entry.sh")),
+    ("startup.sh", include_str!("../scripts/alive.sh")),
+    ("liveness.sh", include_str!("../scripts/alive.sh")),
+    ("readiness.sh", include_str!("../scripts/readiness.sh")),
+    ("pre-stop.sh", include_str!("../scripts/pre-stop.sh")),
 ];
 
 pub(super) fn all(settings: &Settings) -> BTreeMap<&'static str, String> {
     let head = head(settings);
-    let scripts = SCRIPTS.iter().map(|(name, text, asks)| {
-        let cli = if *asks { CLI } else { "" };
-        (*name, format!("#!/bin/sh\n{head}\n{cli}{text}"))
-    });
+    let whole = |text| format!("#!/bin/sh\n{head}\n{CLI}{text}");
+    let scripts = SCRIPTS.iter().map(|(name, text)| (*name, whole(text)));
     scripts.collect()
 }
 

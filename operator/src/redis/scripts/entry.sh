@@ -12,31 +12,58 @@ if [ -z "$cluster" ]; then
   exec "$server" "$config_dir/redis.conf" "$@"
 fi
 
-# Whether nodes.conf says that this server has slots or is a replica.
+# What nodes.conf says of this server: whether it has slots or is a replica, and where its own replicas are.
 placed=
 owner=
+replicas=
 if [ -e nodes.conf ]; then
-  while read -r _ _ flags _ _ _ _ _ slots; do
+  while read -r id _ flags _ _ _ _ _ slots; do
     case $flags in
       *myself*slave*) placed=1 ;;
-      *myself*) [ -z "$slots" ] || placed=1 owner=1 ;;
+      *myself*) [ -z "$slots" ] || placed=1 owner=$id ;;
+    esac
+  done <nodes.conf
+  while read -r _ place flags primary _; do
+    case $flags in
+      *slave*)
+        address=${place%%@*}
+        [ -z "$owner" ] || [ "$primary" != "$owner" ] || replicas="$replicas ${address%:*}"
+        ;;
     esac
   done <nodes.conf
 fi
+
+# Whether a replica that had this server's data has not taken its place yet. One that was started since does not count:
+# it will not be elected.
+replica_waits() {
+  found=
+  for replica in $replicas; do
+    case $(ask -h "$replica" INFO replication) in
+      *role:master*) return 1 ;;
+      *master_link_down_since_seconds:-1*) ;;
+      *role:slave*) found=1 ;;
+    esac
+  done
+  [ -n "$found" ]
+}
+
+# A primary that is back so soon that nobody has missed it may lack what it had acknowledged last, or all of its data.
+# Its replicas have that, so one of them goes first.
+trap 'exit 0' TERM INT
+waited=0
+while [ "$waited" -lt "$election_s" ] && replica_waits; do
+  [ "$waited" -gt 0 ] || echo "waiting for a replica to take the place of this server, $election_s s at most"
+  sleep 1 &
+  wait $!
+  waited=$((waited + 1))
+done
+trap - TERM INT
 
 if [ -n "$persistent" ] && [ -n "$placed" ] && [ -s appendonlydir/appendonly.aof.manifest ]; then
   users=users.acl
 else
   users=users-sealed.acl
   rm -f nodes.conf
-  if [ -n "$owner" ]; then
-    # Its replicas have the data: they elect one of them when it stays away for long enough.
-    echo "the data of this server is gone; waiting ${election_s} s for a replica to take its place"
-    trap 'exit 0' TERM INT
-    sleep "$election_s" &
-    wait $!
-    trap - TERM INT
-  fi
 fi
 
 set -- --aclfile "$secret_dir/$users" "$@"

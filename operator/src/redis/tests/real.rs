@@ -13,6 +13,8 @@ use crate::redis::*;
 
 /// On a busy machine; each takes a fraction of it on an idle one.
 const SOON: Duration = Duration::from_secs(90);
+/// A server whose disk is busy writes its file this much later. Losing all copies at once loses what is younger.
+const FLUSHED: Duration = Duration::from_millis(2500);
 /// Tests of clusters take turns: two at once on two processors would see elections that nobody called.
 static TURN: Mutex<()> = Mutex::const_new(());
 
@@ -39,6 +41,7 @@ async fn made(wanted: Wanted, keys: u32) -> Result<(Arc<Fleet>, Writer)> {
         writer.acknowledged.len() == keys as usize,
         "not all writes are acknowledged"
     );
+    sleep(FLUSHED).await;
     Ok((fleet, writer))
 }
 
@@ -89,6 +92,15 @@ async fn a_primary_that_dies_or_loses_its_volume_loses_nothing() -> Result<()> {
     fleet.until_whole(SOON).await?;
     writer.reseed(&fleet);
     writer.verify().await.context("after a kill")?;
+
+    // It is back before anyone can miss it: its replica goes first all the same.
+    let primary = fleet.primary(2).await?;
+    let ip = fleet.ip(&primary);
+    fleet.kill(&primary);
+    fleet.start_pod(&primary, ip)?;
+    fleet.until_whole(SOON).await?;
+    ensure!(fleet.primary(2).await? != primary, "it did not wait");
+    writer.verify().await.context("after a crash")?;
 
     // Its volume is gone and it is back at once, where its replica looks for it.
     let primary = fleet.primary(1).await?;
