@@ -9,7 +9,9 @@ use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::{DURATION, DeliveryOverride, OBJECT_NAME, SecretKey, Upstream};
+use crate::gateway::{
+    ApplicationStatus, DURATION, DeliveryOverride, LABEL, OBJECT_NAME, SecretKey, Upstream,
+};
 
 /// A tenant of ingest: whose requests a gateway accepts, and how they are delivered.
 #[derive(CustomResource, Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
@@ -22,6 +24,33 @@ use crate::gateway::{DURATION, DeliveryOverride, OBJECT_NAME, SecretKey, Upstrea
     category = "sluice",
     namespaced,
     derive = "PartialEq",
+    status = "ApplicationStatus",
+    printcolumn(
+        name = "Gateway",
+        type_ = "string",
+        json_path = ".spec.gatewayRef.name"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
     doc = "A tenant of ingest: whose requests a gateway accepts, and how they are delivered."
 )]
 #[serde(rename_all = "camelCase")]
@@ -66,12 +95,16 @@ pub struct ApplicationSpec {
     pub processing: Processing,
 }
 
-/// A Gateway in the namespace of the application.
+/// A Gateway.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
 pub struct GatewayRef {
-    /// Name of the Gateway, in the namespace of the application.
+    /// Name of the Gateway.
     #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: String,
+    /// Namespace of the Gateway, which must allow applications of other namespaces; unset: that of the application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
+    pub namespace: Option<String>,
 }
 
 /// A key: exactly one of the two.

@@ -8,10 +8,15 @@
 
 mod authentication;
 mod channel;
+mod data_plane;
 mod delivery;
 mod ingest;
 mod limits;
+mod managed;
+pub mod quantity;
 mod redis;
+mod service;
+mod status;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResource, CustomResourceExt};
@@ -22,6 +27,8 @@ pub use authentication::{Anonymous, Authentication, Jwks, Jwt, KeySource, Secret
 pub use channel::{
     Access, Allow, ChannelOptions, Delta, Feature, History, NamedOptions, SubscribeAccess, Switch,
 };
+pub(crate) use data_plane::IMAGE;
+pub use data_plane::{Amounts, DataPlane, Drain, PodTemplate, Resources, Scaling, ScalingMode};
 pub use delivery::{
     Backoff, BackoffOverride, Concurrency, Delivery, DeliveryOverride, Health, Ordering, Upstream,
 };
@@ -29,7 +36,14 @@ pub use ingest::{
     Accept, Dialect, Durability, Generic, Ingest, RequestPart, Retention, Throttle, UnknownKeys,
 };
 pub use limits::{Heartbeat, Limits};
+pub use managed::{ManagedRedis, Storage, StorageMode, Topology, WhenDeleted};
+pub(crate) use quantity::QUANTITY;
 pub use redis::{ExternalRedis, Redis, RedisCredentials, RedisTls};
+pub use service::{
+    AllowedApplications, AllowedNamespaces, From, Operation, Reconciliation, Service, ServiceType,
+    Steering,
+};
+pub use status::{ApplicationStatus, GatewayStatus, RedisStatus, ShardStatus};
 
 /// GEP-2257 durations.
 pub(crate) const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
@@ -66,6 +80,51 @@ pub(crate) const REDIS_URL_RULE: &str = r#"self.matches(r"^rediss?://([A-Za-z0-9
     category = "sluice",
     namespaced,
     derive = "PartialEq",
+    status = "GatewayStatus",
+    scale(
+        spec_replicas_path = ".spec.dataPlane.scaling.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(name = "Replicas", type_ = "string", json_path = ".status.ready"),
+    printcolumn(
+        name = "Redis",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="RedisReady")].reason"#
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Applications",
+        type_ = "integer",
+        json_path = ".status.attachedApplications",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".status.image",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
     doc = "A fleet of data planes that serve clients under one configuration."
 )]
 #[serde(rename_all = "camelCase")]
@@ -106,6 +165,15 @@ pub struct GatewaySpec {
     /// The processes that serve this gateway.
     #[serde(default)]
     pub data_plane: DataPlane,
+    /// The Service through which clients reach the pods. Kubernetes only.
+    #[serde(default)]
+    pub service: Service,
+    /// Whose Applications are taken; unset: those of the gateway's own namespace.
+    #[serde(default)]
+    pub allowed_applications: AllowedApplications,
+    /// What the operator does. Kubernetes only.
+    #[serde(default)]
+    pub operation: Operation,
 }
 
 /// A port on which clients connect.
@@ -202,38 +270,6 @@ pub struct ServerApi {
     pub key_secret_ref: SecretKey,
 }
 
-/// The processes that serve a gateway.
-#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Default, JsonSchema)]
-pub struct DataPlane {
-    /// How a process ends.
-    #[serde(default)]
-    pub drain: Drain,
-}
-
-/// How a process ends.
-#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
-pub struct Drain {
-    /// Time over which the connections of a stopping process are closed evenly: a duration from 0s to 1h, default 30s.
-    #[serde(default = "drain_timeout")]
-    #[schemars(length(max = 32), regex(pattern = DURATION), extend("x-kubernetes-validations" = [{
-        "rule": "duration(self) >= duration('0s') && duration(self) <= duration('1h')",
-        "message": "must be from 0s to 1h"
-    }]))]
-    pub timeout: String,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self {
-            timeout: drain_timeout(),
-        }
-    }
-}
-
-fn drain_timeout() -> String {
-    "30s".to_owned()
-}
-
 fn enabled() -> Switch {
     Switch::Enabled
 }
@@ -241,4 +277,11 @@ fn enabled() -> Switch {
 /// The CRD as the API server takes it.
 pub fn crd() -> CustomResourceDefinition {
     Gateway::crd()
+}
+
+impl GatewaySpec {
+    /// Pods that the user asks for.
+    pub fn dataplane_replicas(&self) -> i32 {
+        self.data_plane.scaling.replicas
+    }
 }

@@ -5,6 +5,7 @@
 //! the resolved configuration, never the raw objects.
 
 pub mod application;
+pub mod conditions;
 pub mod config;
 pub mod config_file;
 pub mod gateway;

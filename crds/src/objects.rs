@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::Value;
 
 use crate::application::Application;
-use crate::config::Secret;
+use crate::config::{Redis, Secret};
 use crate::gateway::Gateway;
 
 /// Keys and values of a Secret or ConfigMap.
@@ -28,6 +28,10 @@ pub struct Objects {
     pub config_maps: BTreeMap<(String, String), Data>,
     /// Secrets and ConfigMaps as Kubernetes mounts them, by name; they serve references that no object satisfies.
     pub mounted: BTreeMap<String, Data>,
+    /// The labels of namespaces, by name, as far as they are known.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// How to reach the Redis that an operator runs for a Gateway, by the Gateway's namespace and name.
+    pub managed_redis: BTreeMap<(String, String), Redis>,
     /// Reading them found problems: an object may only seem to be missing, and nothing may be served from the rest.
     pub incomplete: bool,
 }

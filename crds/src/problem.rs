@@ -14,6 +14,23 @@ pub struct Problem {
     pub field: String,
     pub what: String,
     pub instead: String,
+    pub reason: Reason,
+}
+
+/// What sort of problem it is, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Reason {
+    /// What is written cannot be carried out.
+    #[default]
+    Invalid,
+    /// An object that is referred to, or a key of it, is not there.
+    RefNotFound,
+    /// The Gateway that an Application names is not there.
+    TargetNotFound,
+    /// The Gateway takes no Applications of this namespace.
+    NotAllowed,
+    /// Another object came first.
+    Conflicted,
 }
 
 impl Problem {
@@ -28,6 +45,7 @@ impl Problem {
             field: field.into(),
             what: what.into(),
             instead: instead.into(),
+            reason: Reason::Invalid,
         }
     }
 }

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::config::GatewayConfig;
 use crate::objects::{GatewayObject, Objects};
-use crate::problem::Problem;
+use crate::problem::{Problem, Reason};
 
 /// The outcome of a resolution.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,10 +153,20 @@ impl<'a> Context<'a> {
         what: impl Into<String>,
         instead: impl Into<String>,
     ) {
+        self.problem_because(Reason::Invalid, field, what, instead);
+    }
+
+    fn problem_because(
+        &mut self,
+        reason: Reason,
+        field: impl Into<String>,
+        what: impl Into<String>,
+        instead: impl Into<String>,
+    ) {
         let field = field.into();
         if !self.is_concerned(&field) {
-            self.problems
-                .push(Problem::new(&self.object, field, what, instead));
+            let problem = Problem::new(&self.object, field, what, instead);
+            self.problems.push(Problem { reason, ..problem });
         }
     }
 

@@ -3,13 +3,22 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::managed::ManagedRedis;
 use super::{KeySource, OBJECT_NAME, ObjectRef, REDIS_URL_RULE, SecretKey};
 
-/// Where the data planes keep what they share, so that they act as one.
+/// Where the data planes keep what they share, so that they act as one. Exactly one of the two is needed.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.managed) != has(self.external)",
+    "message": "set exactly one of managed and external"
+}]))]
 pub struct Redis {
+    /// A Redis, or a Redis Cluster, that the operator runs. Kubernetes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedRedis>,
     /// A Redis, or a Redis Cluster, that somebody else runs: version 7.0 or later.
-    pub external: ExternalRedis,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalRedis>,
 }
 
 /// A Redis that somebody else runs. Exactly one of `url` and `urlSecretRef` is needed.

@@ -7,10 +7,11 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::application::ApplicationSpec;
+use crate::application::{ApplicationSpec, GatewayRef};
 use crate::config;
+use crate::gateway::From;
 use crate::objects::{ApplicationObject, GatewayObject, Objects};
-use crate::problem::nearest;
+use crate::problem::{Reason, nearest};
 
 use super::application::{self, FoundKey, Target};
 use super::gateway::{self, Ingest, Judged};
@@ -34,7 +35,10 @@ pub(super) fn attach(mut gateways: Vec<Judged>, objects: &Objects) -> Outcome {
     settle_keys(&mut candidates);
     // By name, so that the configuration does not change with the order of the objects.
     let mut by_name: Vec<usize> = (0..candidates.len()).collect();
-    by_name.sort_by(|a, b| candidates[*a].object.name.cmp(&candidates[*b].object.name));
+    by_name.sort_by_key(|index| {
+        let object = candidates[*index].object;
+        (&object.name, &object.namespace)
+    });
     let mut attached = vec![false; candidates.len()];
     for index in by_name {
         let candidate = &mut candidates[index];
@@ -128,8 +132,10 @@ fn candidate<'a>(
         return candidate;
     };
     let context = &mut candidate.context;
-    candidate.gateway = find_gateway(&spec.gateway_ref.name, gateways, context);
-    let gateway = gateway::name(&object.namespace, &spec.gateway_ref.name);
+    candidate.gateway = find_gateway(&spec.gateway_ref, gateways, context);
+    let named = spec.gateway_ref.namespace.as_deref();
+    let namespace = named.unwrap_or(&object.namespace);
+    let gateway = gateway::name(namespace, &spec.gateway_ref.name);
     let target = candidate.gateway.and_then(|index| {
         let judged = &gateways[index];
         match &judged.ingest {
@@ -141,17 +147,28 @@ fn candidate<'a>(
             Ingest::Absent | Ingest::Unknown => None,
         }
     });
-    let (application, keys) = application::resolve(&object.name, &spec, target.as_ref(), context);
+    // Two namespaces may use the same name; no name holds the sign between them.
+    let name = if namespace == object.namespace {
+        object.name.clone()
+    } else {
+        format!("{}/{}", object.namespace, object.name)
+    };
+    let (application, keys) = application::resolve(&name, &spec, target.as_ref(), context);
     candidate.application = Some(application);
     candidate.keys = keys;
     candidate
 }
 
-/// The Gateway of a name in the namespace of the Application, when it has an ingest.
-fn find_gateway(name: &str, gateways: &[Judged], context: &mut Context<'_>) -> Option<usize> {
-    let field = "spec.gatewayRef.name";
-    let (objects, namespace) = (context.objects, context.namespace);
+/// The Gateway of a reference, when it has an ingest and takes Applications of this namespace.
+fn find_gateway(
+    reference: &GatewayRef,
+    gateways: &[Judged],
+    context: &mut Context<'_>,
+) -> Option<usize> {
+    let (objects, name) = (context.objects, reference.name.as_str());
+    let namespace = reference.namespace.as_deref().unwrap_or(context.namespace);
     let known = &objects.gateways;
+    let field = "spec.gatewayRef.name";
     let Some(index) = known
         .iter()
         .position(|gateway| gateway.name == name && gateway.namespace == namespace)
@@ -159,11 +176,29 @@ fn find_gateway(name: &str, gateways: &[Judged], context: &mut Context<'_>) -> O
         // Where no Gateway could be read, that problem says more than this one.
         if !known.is_empty() || !objects.incomplete {
             let what = format!("{} does not exist", gateway::name(namespace, name));
-            context.problem(field, what, gateway_instead(name, namespace, known));
+            let instead = gateway_instead(name, namespace, known);
+            context.problem_because(Reason::TargetNotFound, field, what, instead);
         }
         return None;
     };
-    match gateways[index].ingest {
+    let gateway = &gateways[index];
+    if namespace != context.namespace && !is_allowed(gateway, context) {
+        let what = format!(
+            "{} takes no applications of namespace {}",
+            gateway::name(namespace, name),
+            context.namespace
+        );
+        let instead =
+            "have its owner allow it in spec.allowedApplications, or move the Application";
+        context.problem_because(
+            Reason::NotAllowed,
+            "spec.gatewayRef.namespace",
+            what,
+            instead,
+        );
+        return None;
+    }
+    match gateway.ingest {
         Ingest::Configured(_) => Some(index),
         Ingest::Unknown => None,
         Ingest::Absent => {
@@ -171,6 +206,22 @@ fn find_gateway(name: &str, gateways: &[Judged], context: &mut Context<'_>) -> O
             let instead = "add ingest to it, or name a Gateway that has one";
             context.problem(field, what, instead);
             None
+        }
+    }
+}
+
+/// Whether a Gateway takes Applications of another namespace.
+fn is_allowed(gateway: &Judged, context: &Context<'_>) -> bool {
+    match gateway.allowed.from {
+        From::Same => false,
+        From::All => true,
+        From::Selector => {
+            let labels = context.objects.namespaces.get(context.namespace);
+            let wanted = gateway.allowed.match_labels.iter().flatten();
+            labels.is_some_and(|labels| {
+                let mut wanted = wanted.map(|(key, value)| labels.get(key) == Some(value));
+                wanted.all(|same| same)
+            })
         }
     }
 }
@@ -184,7 +235,7 @@ fn gateway_instead(name: &str, namespace: &str, known: &[GatewayObject]) -> Stri
     }
     match known.iter().find(|gateway| gateway.name == name) {
         Some(elsewhere) => format!(
-            "put the Application into namespace {}, where there is such a Gateway",
+            "put the Application into namespace {0}, where there is such a Gateway, or write namespace: {0}",
             elsewhere.namespace
         ),
         None => "add the Gateway, or name one that exists".to_owned(),
@@ -215,7 +266,8 @@ fn settle_keys(candidates: &mut [Candidate<'_>]) {
                 seniority(owner.object, candidates[index].object)
             );
             let instead = "remove it here or there: a key belongs to one application";
-            candidates[index].context.problem(key.field, what, instead);
+            let context = &mut candidates[index].context;
+            context.problem_because(Reason::Conflicted, key.field, what, instead);
         }
     }
 }
@@ -223,7 +275,9 @@ fn settle_keys(candidates: &mut [Candidate<'_>]) {
 /// The oldest first. Equally old ones are told apart by name; those of unknown age come last, as they were given.
 fn age(a: &ApplicationObject, b: &ApplicationObject) -> Ordering {
     match (&a.created, &b.created) {
-        (Some(a_created), Some(b_created)) => a_created.cmp(b_created).then(a.name.cmp(&b.name)),
+        (Some(a_created), Some(b_created)) => a_created
+            .cmp(b_created)
+            .then_with(|| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name))),
         (Some(_), None) => Ordering::Less,
         (None, Some(_)) => Ordering::Greater,
         (None, None) => Ordering::Equal,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{self, GatewayConfig};
-use crate::gateway::{GatewaySpec, Listener, Protocol, Relay, Switch};
+use crate::gateway::{AllowedNamespaces, GatewaySpec, Listener, Protocol, Relay, Switch};
 use crate::objects::{GatewayObject, Objects};
 use crate::problem::Problem;
 
@@ -17,6 +17,7 @@ pub(super) struct Judged {
     /// `None` only where schema and types disagree. Its `ingest` is empty.
     pub(super) config: Option<GatewayConfig>,
     pub(super) ingest: Ingest,
+    pub(super) allowed: AllowedNamespaces,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -42,6 +43,7 @@ pub(super) fn resolve(gateway: &GatewayObject, objects: &Objects) -> Judged {
         return Judged {
             config: None,
             ingest: Ingest::Unknown,
+            allowed: AllowedNamespaces::default(),
             problems: context.problems,
         };
     };
@@ -61,7 +63,7 @@ pub(super) fn resolve(gateway: &GatewayObject, objects: &Objects) -> Judged {
         redis: spec
             .redis
             .as_ref()
-            .and_then(|spec| redis::resolve(spec, &mut context))
+            .and_then(|spec| redis::resolve(&gateway.name, spec, &mut context))
             .map(Arc::new),
         drain: config::Drain {
             timeout: duration::parse_or_zero(&spec.data_plane.drain.timeout),
@@ -80,6 +82,7 @@ pub(super) fn resolve(gateway: &GatewayObject, objects: &Objects) -> Judged {
     Judged {
         config: Some(config),
         ingest,
+        allowed: spec.allowed_applications.namespaces,
         problems: context.problems,
     }
 }

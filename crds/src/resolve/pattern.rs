@@ -3,8 +3,8 @@
 //! The schema has few of them, so each is a function; a test makes sure that none is missing here.
 
 use crate::gateway::{
-    CHANNEL_NAMESPACE, DATA_KEY, DURATION, HEADER, LABEL, OBJECT_NAME, PARAMETER, PROBE_PATH,
-    URL_PATH,
+    CHANNEL_NAMESPACE, DATA_KEY, DURATION, HEADER, IMAGE, LABEL, OBJECT_NAME, PARAMETER,
+    PROBE_PATH, QUANTITY, URL_PATH, quantity,
 };
 
 use super::duration;
@@ -24,6 +24,13 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
         PARAMETER => all(|b| b.is_ascii_alphanumeric() || b"-_.~:$@!*[]".contains(&b)),
         URL_PATH => text.starts_with('/') && all(is_in_path),
         PROBE_PATH => text.starts_with('/') && all(|b| is_in_path(b) || b"%?".contains(&b)),
+        IMAGE => {
+            text.bytes()
+                .next()
+                .is_some_and(|b| b.is_ascii_alphanumeric())
+                && all(|b| b.is_ascii_alphanumeric() || b"-._/:@".contains(&b))
+        }
+        QUANTITY => quantity::milli(text).is_some(),
         _ => true,
     }
 }
@@ -33,6 +40,8 @@ pub(crate) fn noun(pattern: &str) -> &'static str {
     match pattern {
         DURATION => "a duration",
         URL_PATH | PROBE_PATH => "a path",
+        QUANTITY => "a quantity",
+        IMAGE => "a reference to an image",
         _ => "a valid name",
     }
 }
@@ -49,6 +58,8 @@ pub(crate) fn description(pattern: &str) -> &'static str {
         PARAMETER => "letters, digits and -_.~:$@!*[]",
         URL_PATH => "a path such as /collect, of letters, digits and -._~!$&'()*+,;=:@/",
         PROBE_PATH => "a path such as /ping, with or without a query",
+        QUANTITY => "a quantity such as 500m, 2 or 512Mi",
+        IMAGE => "a reference to an image, such as example.com/sluice:1.0",
         _ => "a value of the form the reference gives",
     }
 }
@@ -80,10 +91,11 @@ mod tests {
     proptest! {
         #[test]
         fn code_and_patterns_agree(text in prop_oneof![
-            "[-a-zA-Z0-9._/%?]{0,8}", "(/[ -~]{0,6}){0,2}", "([0-9]{1,6}(h|m|s|ms|x)){0,5}", "\\PC{0,4}", "[a-z][ -~]?\n?",
+            "[-a-zA-Z0-9._/%?]{0,8}", "(/[ -~]{0,6}){0,2}", "([0-9]{1,6}(h|m|s|ms|x)){0,5}", "\\PC{0,4}", "[a-z][ -~]?\n?", "[0-9]{0,16}(\\.[0-9]{0,10})?[mkKMGTPi]{0,2}",
         ]) {
             for pattern in [
-                CHANNEL_NAMESPACE, DATA_KEY, DURATION, HEADER, LABEL, OBJECT_NAME, PARAMETER, PROBE_PATH, URL_PATH,
+                CHANNEL_NAMESPACE, DATA_KEY, DURATION, HEADER, IMAGE, LABEL, OBJECT_NAME, PARAMETER, PROBE_PATH, QUANTITY,
+                URL_PATH,
             ] {
                 let matches = Regex::new(pattern).unwrap().is_match(&text);
                 prop_assert_eq!(super::matches(pattern, &text), matches, "{:?} {}", text, pattern);

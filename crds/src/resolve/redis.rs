@@ -22,8 +22,40 @@ const ADDRESS: &str =
     "write redis:// or rediss:// and a host, perhaps with a port, and more of them after commas";
 const NO_SECRET: &str = "use urlSecretRef or credentials for it";
 
-pub(super) fn resolve(spec: &Redis, context: &mut Context<'_>) -> Option<config::Redis> {
-    let spec = &spec.external;
+pub(super) fn resolve(
+    gateway: &str,
+    spec: &Redis,
+    context: &mut Context<'_>,
+) -> Option<config::Redis> {
+    let path = "spec.redis";
+    match (&spec.managed, &spec.external) {
+        (None, Some(external)) => resolve_external(external, context),
+        (Some(_), None) => {
+            let key = (context.namespace.to_owned(), gateway.to_owned());
+            let running = context.objects.managed_redis.get(&key);
+            if running.is_none() {
+                let what = "there is no operator here that would run a Redis";
+                let instead = "write external: {url: ...}, or apply the Gateway to a Kubernetes";
+                context.problem(format!("{path}.managed"), what, instead);
+            }
+            running.cloned()
+        }
+        (Some(_), Some(_)) => {
+            let what = "there are both managed and external";
+            context.problem(path, what, "keep one of them");
+            None
+        }
+        (None, None) => {
+            if !context.is_any_concerned(path, &["managed", "external"]) {
+                let instead = "write managed: {}, or external: {url: redis://<host>}";
+                context.problem(path, "there is neither managed nor external", instead);
+            }
+            None
+        }
+    }
+}
+
+fn resolve_external(spec: &ExternalRedis, context: &mut Context<'_>) -> Option<config::Redis> {
     let credentials = spec
         .credentials
         .as_ref()

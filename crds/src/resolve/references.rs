@@ -3,7 +3,7 @@
 use crate::config::Secret;
 use crate::gateway::SecretKey;
 use crate::objects::{Data, Holder};
-use crate::problem::{nearest, quoted};
+use crate::problem::{Reason, nearest, quoted};
 
 use super::Context;
 
@@ -30,7 +30,7 @@ pub(super) fn object<'a>(
             context.namespace
         );
         let instead = format!("add the {}, or name one that exists", holder.kind());
-        context.problem(field, what, instead);
+        context.problem_because(Reason::RefNotFound, field, what, instead);
     }
     data
 }
@@ -55,7 +55,7 @@ pub(super) fn value(
             None if data.is_empty() => "add the key to it".to_owned(),
             None => format!("add it, or name one of its {} keys", data.len()),
         };
-        context.problem(field, what, instead);
+        context.problem_because(Reason::RefNotFound, field, what, instead);
         return None;
     };
     if value.expose().is_empty() {

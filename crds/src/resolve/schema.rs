@@ -92,6 +92,8 @@ impl Walk<'_> {
     /// The value if it fits, else one that does.
     fn value(&mut self, schema: &Value, value: &Value, path: &str) -> Value {
         match (kind(schema), value) {
+            // Judged by others.
+            ("object", Value::Object(_)) if is_open(schema) => value.clone(),
             ("object", Value::Object(map)) => Value::Object(self.object(schema, map, path)),
             ("array", Value::Array(items)) => Value::Array(self.list(schema, items, path)),
             ("object" | "array", other) => {
@@ -135,9 +137,17 @@ impl Walk<'_> {
                         self.value(property, value, &format!("{path}.{field}")),
                     );
                 }
-                None => self.unknown(properties, field, map, path),
+                None => match schema.get("additionalProperties") {
+                    Some(_) if value.is_null() => {}
+                    Some(entry) => {
+                        let path = format!("{path}[{}]", quoted(field));
+                        fitting.insert(field.clone(), self.value(entry, value, &path));
+                    }
+                    None => self.unknown(properties, field, map, path),
+                },
             }
         }
+        self.entries(schema, map.len(), path);
         let required = schema
             .get("required")
             .and_then(Value::as_array)
@@ -166,6 +176,19 @@ impl Walk<'_> {
             fitting.insert(field.to_owned(), placeholder(property));
         }
         fitting
+    }
+
+    /// How many entries a map has.
+    fn entries(&mut self, schema: &Value, entries: usize, path: &str) {
+        let bound = |key| schema.get(key).and_then(Value::as_u64);
+        let entries = entries as u64;
+        if let Some(min) = bound("minProperties").filter(|min| entries < *min) {
+            self.report(path, "too few entries", format!("write {min} or more"));
+        }
+        if let Some(max) = bound("maxProperties").filter(|max| entries > *max) {
+            let what = format!("{entries} entries are too many");
+            self.report(path, what, format!("write at most {max}"));
+        }
     }
 
     fn unknown(
@@ -260,6 +283,10 @@ fn kind(schema: &Value) -> &str {
         .get("type")
         .and_then(Value::as_str)
         .unwrap_or_default()
+}
+
+fn is_open(schema: &Value) -> bool {
+    schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true))
 }
 
 fn is_plain(field: &str) -> bool {

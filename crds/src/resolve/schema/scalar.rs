@@ -33,6 +33,8 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str) -> Result<(), Fin
             }
         }
         ("string", Value::String(text)) => string(schema, text),
+        ("", Value::String(text)) if is_int_or_string(schema) => string(schema, text),
+        ("", Value::Number(number)) if is_int_or_string(schema) && number.is_u64() => Ok(()),
         ("string", Value::Number(_) | Value::Bool(_)) if is_free_text(schema) => Err((
             format!("{} stands here", name_of(value)),
             "put it in quotes".to_owned(),
@@ -132,6 +134,10 @@ pub(super) fn wanted(schema: &Value, path: &str) -> String {
             None => "text".to_owned(),
         },
     }
+}
+
+fn is_int_or_string(schema: &Value) -> bool {
+    schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true))
 }
 
 /// Whether a number or `true` may have been meant as text.

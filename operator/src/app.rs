@@ -1,0 +1,118 @@
+//! Composition root: makes every part in order, runs them, and ends them in order.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use kube::{Client, Config};
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::admin::{Admin, Health};
+use crate::args::{Args, Election};
+use crate::cluster::Writer;
+use crate::events::Events;
+use crate::gateway::Reconciler;
+use crate::gateway::validate::Defaults;
+use crate::leader::{self, Leadership};
+use crate::limits::{SHUTDOWN_TIMEOUT, SYNC_WARNING};
+use crate::metrics::Metrics;
+use crate::work::{self, Work};
+use crate::world::{self, Sink, World};
+
+/// Runs until a signal ends the process.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupted = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let client = client().await?;
+    let identity = args.identity();
+    info!(identity, version = env!("CARGO_PKG_VERSION"), "operator");
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let health = Arc::new(Health::default());
+    let admin = Admin::bind(args.admin, Arc::clone(&health), Arc::new(registry)).await;
+    let admin = admin.with_context(|| format!("admin port {}", args.admin))?;
+    info!(address = %admin.local_addr()?, "admin port");
+    let admin = tokio::spawn(admin.serve());
+
+    let leadership = match args.election {
+        Election::Enabled => Leadership::contested(&identity),
+        Election::Disabled => Leadership::alone(),
+    };
+    let world = Arc::new(World::default());
+    let reconciler = Arc::new(Reconciler::new(
+        Writer::new(client.clone(), leadership.clone()),
+        Arc::clone(&world),
+        Defaults {
+            data_plane_image: args.data_plane_image.clone(),
+        },
+        Events::new(client.clone(), &identity),
+    ));
+    let work = Arc::new(Work::default());
+    let mut watches = world::start(
+        &client,
+        &args.watch_namespaces,
+        &world,
+        &sink(&work, &reconciler),
+    );
+    let (stop, stopped) = watch::channel(false);
+    let (idle, mut is_idle) = watch::channel(false);
+    let elected = leader::run(
+        leadership.clone(),
+        client.clone(),
+        &args.namespace,
+        &args.lease,
+        async move {
+            let _ = is_idle.wait_for(|idle| *idle).await;
+        },
+    );
+    let worked = async {
+        synced(&mut watches).await;
+        health.ready();
+        let leading = leadership.subscribe();
+        work::run(work, reconciler, leading, stopped, metrics).await;
+        idle.send_replace(true);
+    };
+    let ended = async {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+        info!("ending");
+        stop.send_replace(true);
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+    };
+    tokio::select! {
+        ((), ()) = async { tokio::join!(elected, worked) } => {}
+        () = leader::announce(leadership.clone()) => {}
+        () = ended => warn!("something did not end in time"),
+    }
+    admin.abort();
+    Ok(())
+}
+
+async fn client() -> anyhow::Result<Client> {
+    let mut config = Config::infer().await.context("no way to a Kubernetes")?;
+    // Every request has a time within which it must be over, and tries again in its own way.
+    config.default_retry = false;
+    Client::try_from(config).context("client")
+}
+
+/// Changes go to the queue.
+fn sink(work: &Arc<Work>, reconciler: &Arc<Reconciler>) -> Sink {
+    let (work, reconciler) = (Arc::clone(work), Arc::clone(reconciler));
+    Arc::new(move |change| work.changed(&reconciler, change))
+}
+
+/// Nothing is decided before everything was seen once.
+async fn synced(watches: &mut world::Watches) {
+    loop {
+        match tokio::time::timeout(SYNC_WARNING, watches.synced()).await {
+            Ok(()) => return info!(watches = watches.len(), "everything was seen"),
+            Err(_) => warn!(
+                "not everything could be seen yet; are the CRDs applied, and may this account watch them?"
+            ),
+        }
+    }
+}

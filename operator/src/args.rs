@@ -1,0 +1,92 @@
+//! The command line: what differs per operator. The only place that reads the environment: each option has a variable
+//! `SLUICE_<OPTION>`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use clap::{Parser, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Probes and scrapers come from outside of the pod.
+const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
+const DATA_PLANE_IMAGE: &str = concat!("ghcr.io/sluice-dev/dataplane:", env!("CARGO_PKG_VERSION"));
+
+/// Makes Kubernetes look like what Gateways say
+#[derive(Debug, Clone, Parser)]
+#[command(name = "sluice-operator", version, about)]
+pub struct Args {
+    /// Namespaces to watch, separated by commas [default: all]
+    #[arg(
+        long,
+        value_name = "NAMESPACES",
+        env = "SLUICE_WATCH_NAMESPACES",
+        value_delimiter = ','
+    )]
+    pub watch_namespaces: Vec<String>,
+
+    /// Image of data planes whose Gateway names none
+    #[arg(long, value_name = "IMAGE", env = "SLUICE_DATA_PLANE_IMAGE", default_value = DATA_PLANE_IMAGE)]
+    pub data_plane_image: String,
+
+    /// Namespace of this operator, where its Lease is
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "SLUICE_NAMESPACE",
+        default_value = "default"
+    )]
+    pub namespace: String,
+
+    /// Lease by which one of several operators writes
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "SLUICE_LEASE",
+        default_value = "sluice-operator"
+    )]
+    pub lease: String,
+
+    /// Name of this process among operators [default: one made up]
+    #[arg(long, value_name = "NAME", env = "SLUICE_IDENTITY")]
+    pub identity: Option<String>,
+
+    /// Whether there are other operators; without election there must be none
+    #[arg(long, value_enum, env = "SLUICE_ELECTION", default_value_t = Election::Enabled)]
+    pub election: Election,
+
+    /// Health, readiness and metrics
+    #[arg(long, value_name = "ADDR:PORT", env = "SLUICE_ADMIN", default_value_t = ADMIN_DEFAULT)]
+    pub admin: SocketAddr,
+
+    #[arg(long, value_enum, env = "SLUICE_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// A level (error, warn, info, debug, trace) or a list such as info,sluice_operator::world=debug
+    #[arg(long, value_name = "FILTER", env = "SLUICE_LOG_LEVEL", default_value = "info", value_parser = parse_filter)]
+    pub log_level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Election {
+    Enabled,
+    Disabled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Args {
+    /// Never the same twice: a process that was killed and its successor must not be taken for one.
+    pub fn identity(&self) -> String {
+        let name = self.identity.as_deref().unwrap_or("sluice-operator");
+        format!("{name}_{:08x}", fastrand::u32(..))
+    }
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|failure| failure.to_string())
+}

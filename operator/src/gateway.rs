@@ -1,0 +1,311 @@
+//! Reconciles a Gateway: dereference, validate, build, apply, status, one file each.
+//!
+//! This file drives the steps and owns what is remembered between two passes over a Gateway: what was valid last, and when
+//! its status was written. Every pass begins with what is there; what is remembered only spares writes.
+
+pub mod apply;
+pub mod build;
+mod compare;
+pub mod dereference;
+mod overlay;
+pub mod status;
+pub mod validate;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject};
+use serde_json::Value;
+use sluice_crds::gateway::{Gateway, GatewayStatus, Redis};
+use tracing::{debug, warn};
+
+use crate::application;
+use crate::cluster::{WriteError, Writer};
+use crate::events::Events;
+use crate::kinds::Kind;
+use crate::limits::{RESYNC, RETRY_PENDING, STATUS_INTERVAL};
+use crate::object::{DATA_PLANE, Owner};
+use crate::queue::Outcome;
+use crate::shelf::Key;
+use crate::world::{Reference, References, World};
+use apply::Applied;
+use build::Validated;
+use dereference::Snapshot;
+use status::{Facts, RedisFacts};
+use validate::{Defaults, Judgement};
+
+/// What all passes share.
+pub struct Reconciler {
+    pub writer: Writer,
+    pub world: Arc<World>,
+    pub references: References,
+    pub defaults: Defaults,
+    pub events: Events,
+    pub memory: Mutex<HashMap<Key, Memory>>,
+}
+
+/// What is remembered of a Gateway.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// What was valid last, to be kept up while the Gateway is not.
+    last_good: Option<Validated>,
+    /// What it and its Applications refer to.
+    references: BTreeSet<Reference>,
+    status_written: Option<Instant>,
+}
+
+impl Reconciler {
+    pub fn new(writer: Writer, world: Arc<World>, defaults: Defaults, events: Events) -> Self {
+        Self {
+            writer,
+            world,
+            references: References::default(),
+            defaults,
+            events,
+            memory: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// One pass over a Gateway.
+    pub async fn reconcile(&self, key: &Key) -> Outcome {
+        let Some(gateway) = self.world.gateways.get(&key.0, &key.1) else {
+            return self.gone(key).await;
+        };
+        // What belongs to it is deleted by Kubernetes; made again it would hold that up.
+        if gateway.metadata.deletion_timestamp.is_some() {
+            return Outcome::Settled;
+        }
+        match self.pass(key, gateway).await {
+            Ok(outcome) => outcome,
+            // The one who leads now looks at everything.
+            Err(WriteError::NotLeading) => Outcome::Settled,
+            Err(WriteError::Refused(why) | WriteError::Failed(why)) => {
+                warn!(gateway = %format!("{}/{}", key.0, key.1), why, "not reconciled");
+                Outcome::Failed
+            }
+        }
+    }
+
+    /// The Gateways that refer to an object.
+    pub fn referring(&self, reference: &Reference) -> Vec<Key> {
+        let memory = self.memory();
+        let referring = memory
+            .iter()
+            .filter(|(_, memory)| memory.references.contains(reference));
+        referring.map(|(key, _)| key.clone()).collect()
+    }
+
+    async fn gone(&self, key: &Key) -> Outcome {
+        self.memory().remove(key);
+        let applications = dereference::applications_of(&self.world, key);
+        match application::orphaned(&self.writer, key, &applications).await {
+            Ok(()) => Outcome::Settled,
+            Err(WriteError::NotLeading) => Outcome::Settled,
+            Err(WriteError::Refused(_) | WriteError::Failed(_)) => Outcome::Failed,
+        }
+    }
+
+    async fn pass(&self, key: &Key, gateway: Arc<DynamicObject>) -> Result<Outcome, WriteError> {
+        let applications = dereference::applications_of(&self.world, key);
+        let wanted = dereference::references(&gateway, &applications);
+        self.remember(key, |memory| memory.references.clone_from(&wanted));
+        let snapshot = dereference::dereference(
+            self.writer.client(),
+            &self.world,
+            &self.references,
+            gateway,
+            applications,
+            &wanted,
+        );
+        let snapshot = snapshot
+            .await
+            .map_err(|failure| WriteError::Failed(failure.to_string()))?;
+        let judgement = validate::validate(&snapshot, &self.defaults, Vec::new());
+        let valid = self.valid(key, &judgement);
+        let applied = match &valid {
+            Some(valid) if !judgement.paused => Some(self.apply(&snapshot, valid).await?),
+            Some(_) | None => None,
+        };
+        // What is kept up of a former spec is not what this one asks for.
+        let told = applied.as_ref().filter(|_| judgement.problems.is_empty());
+        let status = self.status(&snapshot, &judgement, valid.as_ref(), told);
+        let spared = self.write_status(&snapshot, &status).await?;
+        application::report(&self.writer, &snapshot, &judgement, &status).await?;
+        Ok(next(applied.as_ref(), spared))
+    }
+
+    /// What to apply: what the Gateway says, or what it said last when that was valid.
+    fn valid(&self, key: &Key, judgement: &Judgement) -> Option<Validated> {
+        if let Some(valid) = &judgement.validated {
+            let valid = valid.clone();
+            self.remember(key, |memory| memory.last_good = Some(valid.clone()));
+            return Some(valid);
+        }
+        let memory = self.memory();
+        memory.get(key).and_then(|memory| memory.last_good.clone())
+    }
+
+    async fn apply(&self, snapshot: &Snapshot, valid: &Validated) -> Result<Applied, WriteError> {
+        let owner = &valid.owner;
+        let name = build::revision_name(owner, &build::inputs(valid));
+        let revision = self
+            .known(Kind::ControllerRevision, &name, owner, snapshot)
+            .await?;
+        let revision = revision.map(|revision| revision.data.clone());
+        let pinned = revision.as_ref().and_then(build::template_of);
+        let prepared = build::build(valid, &snapshot.pods, pinned);
+        apply::apply(&self.writer, owner, prepared, &snapshot.live).await
+    }
+
+    /// An object of this Gateway as the watch shows it, or, when the watch is late, as it is.
+    async fn known(
+        &self,
+        kind: Kind,
+        name: &str,
+        owner: &Owner,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Arc<DynamicObject>>, WriteError> {
+        if let Some(known) = snapshot.live.get(&(kind, name.to_owned())) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let asked = self.writer.get(kind, &owner.namespace, name).await?;
+        Ok(asked.map(Arc::new))
+    }
+
+    fn status(
+        &self,
+        snapshot: &Snapshot,
+        judgement: &Judgement,
+        valid: Option<&Validated>,
+        applied: Option<&Applied>,
+    ) -> GatewayStatus {
+        let owner = validate::owner(snapshot);
+        let key = (Kind::Deployment, owner.name.clone());
+        let deployment = snapshot.live.get(&key);
+        let deployment: Option<Value> =
+            deployment.and_then(|deployment| serde_json::to_value(&**deployment).ok());
+        let facts = Facts {
+            generation: snapshot.gateway.metadata.generation,
+            problems: &judgement.problems,
+            warnings: &judgement.warnings,
+            paused: judgement.paused,
+            limited: judgement.limited.as_deref(),
+            applied,
+            wanted: valid.map(|valid| valid.replicas),
+            pods: &snapshot.pods,
+            deployment: deployment.as_ref(),
+            redis: redis_facts(valid),
+            selector: selector(&owner),
+            attached: judgement
+                .applications
+                .iter()
+                .filter(|application| application.attached)
+                .count(),
+        };
+        status::status(&facts, &former(snapshot), &Time(Timestamp::now()))
+    }
+
+    /// Writes it when it has changed, and no more often than it may. Returns how long it was put off.
+    async fn write_status(
+        &self,
+        snapshot: &Snapshot,
+        status: &GatewayStatus,
+    ) -> Result<Option<Duration>, WriteError> {
+        let former = former(snapshot);
+        if *status == former {
+            return Ok(None);
+        }
+        let key = &snapshot.key;
+        let written = self
+            .memory()
+            .get(key)
+            .and_then(|memory| memory.status_written);
+        let since = written.map_or(STATUS_INTERVAL, |written| written.elapsed());
+        if since < STATUS_INTERVAL && !is_urgent(&former, status) {
+            return Ok(Some(STATUS_INTERVAL - since));
+        }
+        let value = serde_json::to_value(status)
+            .map_err(|failure| WriteError::Failed(failure.to_string()))?;
+        let resource = ApiResource::erase::<Gateway>(&());
+        self.writer
+            .status(&resource, &key.0, &key.1, &value)
+            .await?;
+        debug!(gateway = key.1, "status written");
+        self.remember(key, |memory| memory.status_written = Some(Instant::now()));
+        let (former, now) = (&former.conditions, &status.conditions);
+        self.events
+            .of_conditions(&self.writer, &snapshot.gateway, former, now)
+            .await;
+        Ok(None)
+    }
+
+    fn remember(&self, key: &Key, change: impl FnOnce(&mut Memory)) {
+        change(self.memory().entry(key.clone()).or_default());
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When to look again although nothing changes.
+fn next(applied: Option<&Applied>, status_in: Option<Duration>) -> Outcome {
+    if applied.is_some_and(|applied| !applied.failed.is_empty()) {
+        return Outcome::Failed;
+    }
+    if applied.is_some_and(|applied| !applied.waiting.is_empty()) {
+        return Outcome::Again(RETRY_PENDING);
+    }
+    let again = status_in.unwrap_or(RESYNC);
+    Outcome::Again(again)
+}
+
+/// Whether a person or a program may be waiting for it: a condition says something else, or about another spec.
+fn is_urgent(former: &GatewayStatus, status: &GatewayStatus) -> bool {
+    let said = |status: &GatewayStatus| -> Vec<(String, String, String)> {
+        let conditions = status.conditions.iter();
+        conditions
+            .map(|said| (said.type_.clone(), said.status.clone(), said.reason.clone()))
+            .collect()
+    };
+    former.observed_generation != status.observed_generation || said(former) != said(status)
+}
+
+/// The status as it was written last, as far as it can be read.
+fn former(snapshot: &Snapshot) -> GatewayStatus {
+    let status = snapshot.gateway.data.get("status");
+    status
+        .and_then(|status| serde_json::from_value(status.clone()).ok())
+        .unwrap_or_default()
+}
+
+fn redis_facts(valid: Option<&Validated>) -> RedisFacts {
+    match valid.map(|valid| &valid.spec.redis) {
+        None => RedisFacts::Unknown,
+        Some(None) => RedisFacts::Unused,
+        Some(Some(Redis {
+            managed: None,
+            external: _,
+        })) => RedisFacts::External,
+        Some(Some(Redis {
+            managed: Some(_),
+            external: _,
+        })) => RedisFacts::Unknown,
+    }
+}
+
+/// As text, for autoscalers.
+fn selector(owner: &Owner) -> String {
+    let labels = owner.selector(DATA_PLANE);
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    pairs.join(",")
+}
+
+#[cfg(test)]
+mod tests;

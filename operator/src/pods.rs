@@ -1,0 +1,142 @@
+//! What the operator knows of a pod: what EndpointSlices and status need of it, and no more.
+
+use std::net::IpAddr;
+
+use kube::api::DynamicObject;
+use serde_json::Value;
+
+use crate::object::GATEWAY_LABEL;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodView {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// The Gateway it belongs to.
+    pub gateway: String,
+    /// `dataplane` or `redis`.
+    pub component: String,
+    pub ips: Vec<IpAddr>,
+    pub node: Option<String>,
+    pub ready: bool,
+    /// It was told to end.
+    pub terminating: bool,
+    /// It ran to its end and will not run again.
+    pub ended: bool,
+    /// Why it does not run, in words of Kubernetes.
+    pub trouble: Option<String>,
+}
+
+impl PodView {
+    pub fn of(pod: &DynamicObject) -> Self {
+        let metadata = &pod.metadata;
+        let label = |key: &str| {
+            let labels = metadata.labels.as_ref();
+            labels
+                .and_then(|labels| labels.get(key))
+                .cloned()
+                .unwrap_or_default()
+        };
+        let text = |pointer: &str| pod.data.pointer(pointer).and_then(Value::as_str);
+        let ready = condition(pod, "Ready").is_some_and(|ready| ready["status"] == "True");
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            gateway: label(GATEWAY_LABEL),
+            component: label(crate::object::COMPONENT_LABEL),
+            ips: list(pod, "/status/podIPs")
+                .filter_map(|ip| ip["ip"].as_str()?.parse().ok())
+                .collect(),
+            node: text("/spec/nodeName").map(str::to_owned),
+            ready,
+            terminating: metadata.deletion_timestamp.is_some(),
+            ended: matches!(text("/status/phase"), Some("Succeeded" | "Failed")),
+            trouble: trouble(pod),
+        }
+    }
+}
+
+fn list<'a>(pod: &'a DynamicObject, pointer: &str) -> impl Iterator<Item = &'a Value> {
+    let list = pod.data.pointer(pointer).and_then(Value::as_array);
+    list.into_iter().flatten()
+}
+
+fn condition<'a>(pod: &'a DynamicObject, kind: &str) -> Option<&'a Value> {
+    list(pod, "/status/conditions").find(|condition| condition["type"] == kind)
+}
+
+/// The first thing that keeps a pod from running: no node for it, no image, a container that fails.
+fn trouble(pod: &DynamicObject) -> Option<String> {
+    let scheduled = condition(pod, "PodScheduled");
+    if let Some(unscheduled) = scheduled.filter(|condition| condition["status"] == "False") {
+        return Some(words(unscheduled));
+    }
+    list(pod, "/status/containerStatuses").find_map(|status| {
+        let waiting = &status["state"]["waiting"];
+        let reason = waiting["reason"].as_str()?;
+        // These are on their way.
+        if matches!(reason, "ContainerCreating" | "PodInitializing") {
+            return None;
+        }
+        let last = &status["lastState"]["terminated"];
+        Some(match last["exitCode"].as_i64() {
+            Some(code) => format!("{} (last exit code {code})", words(waiting)),
+            None => words(waiting),
+        })
+    })
+}
+
+/// Reason and message.
+fn words(said: &Value) -> String {
+    let text = |key: &str| said[key].as_str().unwrap_or_default();
+    match (text("reason"), text("message")) {
+        (reason, "") => reason.to_owned(),
+        ("", message) => message.to_owned(),
+        (reason, message) => format!("{reason}: {message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn view(status: Value) -> PodView {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "n", "labels": {GATEWAY_LABEL: "g"}},
+            "spec": {"nodeName": "a"}, "status": status,
+        });
+        PodView::of(&serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn a_running_pod() {
+        let pod = view(json!({
+            "phase": "Running", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }));
+        assert!(pod.ready && !pod.ended && !pod.terminating && pod.trouble.is_none());
+        assert_eq!((pod.ips.len(), pod.gateway.as_str()), (2, "g"));
+    }
+
+    #[test]
+    fn troubles_are_named() {
+        let unscheduled = view(json!({"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+        ]}));
+        assert_eq!(unscheduled.trouble.unwrap(), "Unschedulable: 0/3 nodes");
+        let crashing = view(json!({"phase": "Running", "containerStatuses": [{
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+            "lastState": {"terminated": {"exitCode": 2}}
+        }]}));
+        let crash = "CrashLoopBackOff: back-off (last exit code 2)";
+        assert_eq!(crashing.trouble.unwrap(), crash);
+        let starting = view(json!({"phase": "Pending", "containerStatuses": [{
+            "state": {"waiting": {"reason": "ContainerCreating"}}
+        }]}));
+        assert_eq!(starting.trouble, None);
+    }
+}

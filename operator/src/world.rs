@@ -1,0 +1,93 @@
+//! Everything of the cluster that the operator looks at, as far as the watches have shown it.
+//!
+//! [`World`] is written by `watches` only. Secrets and ConfigMaps of users are known by their version alone; what is in
+//! them is read when a Gateway refers to them (`references`), so that not all secrets of a cluster are in this process.
+
+mod references;
+mod watches;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kube::api::DynamicObject;
+
+use crate::kinds::Kind;
+use crate::object::GATEWAY_LABEL;
+use crate::pods::PodView;
+use crate::shelf::{Key, Shelf};
+
+pub use references::{Reference, References, references_of};
+pub use watches::{Change, Sink, Watches, start};
+
+/// The objects of one Gateway, by kind and name.
+pub type Live = BTreeMap<(Kind, String), Arc<DynamicObject>>;
+
+#[derive(Debug)]
+pub struct World {
+    pub gateways: Shelf<DynamicObject>,
+    pub applications: Shelf<DynamicObject>,
+    pub pods: Shelf<PodView>,
+    /// What the operator made, of every kind in [`Kind::ALL`].
+    pub made: HashMap<Kind, Shelf<DynamicObject>>,
+    /// Versions of all Secrets.
+    pub secrets: Shelf<String>,
+    /// Versions of all ConfigMaps.
+    pub config_maps: Shelf<String>,
+    /// Labels of namespaces; empty where they may not be watched.
+    pub namespaces: Shelf<BTreeMap<String, String>>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            gateways: Shelf::default(),
+            applications: Shelf::default(),
+            pods: Shelf::default(),
+            made: Kind::ALL
+                .into_iter()
+                .map(|kind| (kind, Shelf::default()))
+                .collect(),
+            secrets: Shelf::default(),
+            config_maps: Shelf::default(),
+            namespaces: Shelf::default(),
+        }
+    }
+}
+
+impl World {
+    /// What was made for a Gateway.
+    pub fn live(&self, gateway: &Key) -> Live {
+        let mut live = Live::new();
+        for (kind, shelf) in &self.made {
+            for object in shelf.of_namespace(&gateway.0) {
+                if gateway_of(&object) == Some(gateway.1.as_str()) {
+                    let name = object.metadata.name.clone().unwrap_or_default();
+                    live.insert((*kind, name), object);
+                }
+            }
+        }
+        live
+    }
+
+    /// Pods of one component of a Gateway.
+    pub fn pods_of(&self, gateway: &Key, component: &str) -> Vec<Arc<PodView>> {
+        let mut pods = self.pods.of_namespace(&gateway.0);
+        pods.retain(|pod| pod.gateway == gateway.1 && pod.component == component);
+        pods
+    }
+}
+
+/// The Gateway that an object of the operator belongs to, in its namespace.
+pub fn gateway_of(object: &DynamicObject) -> Option<&str> {
+    let labels = object.metadata.labels.as_ref()?;
+    labels.get(GATEWAY_LABEL).map(String::as_str)
+}
+
+/// The Gateway that an Application names.
+pub fn target_of(application: &DynamicObject) -> Option<Key> {
+    let reference = application.data.pointer("/spec/gatewayRef")?;
+    let namespace = reference["namespace"]
+        .as_str()
+        .or(application.metadata.namespace.as_deref())?;
+    Some((namespace.to_owned(), reference["name"].as_str()?.to_owned()))
+}
