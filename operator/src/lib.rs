@@ -20,6 +20,7 @@ pub mod pods;
 pub mod queue;
 pub mod shelf;
 pub mod telemetry;
+pub mod trial;
 pub mod work;
 pub mod world;
 
