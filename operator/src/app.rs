@@ -108,7 +108,8 @@ fn reconciler(
     ))
 }
 
-async fn client() -> anyhow::Result<Client> {
+/// A way to the API server, from within a pod or by kubeconfig.
+pub async fn client() -> anyhow::Result<Client> {
     let mut config = Config::infer().await.context("no way to a Kubernetes")?;
     // Every request has a time within which it must be over, and tries again in its own way.
     config.default_retry = false;

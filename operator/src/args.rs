@@ -3,12 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
+use http::Uri;
 use tracing_subscriber::EnvFilter;
 
 /// Probes and scrapers come from outside of the pod.
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
-const DATA_PLANE_IMAGE: &str = concat!("ghcr.io/sluice-dev/dataplane:", env!("CARGO_PKG_VERSION"));
+const DATA_PLANE_IMAGE: &str = concat!("sluice:", env!("CARGO_PKG_VERSION"));
 
 const REDIS_IMAGE: &str = "docker.io/valkey/valkey:8.1-alpine";
 
@@ -16,6 +17,10 @@ const REDIS_IMAGE: &str = "docker.io/valkey/valkey:8.1-alpine";
 #[derive(Debug, Clone, Parser)]
 #[command(name = "sluice-operator", version, about)]
 pub struct Args {
+    /// Unset: runs the operator
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Namespaces to watch, separated by commas [default: all]
     #[arg(
         long,
@@ -69,6 +74,16 @@ pub struct Args {
     /// A level (error, warn, info, debug, trace) or a list such as info,sluice_operator::world=debug
     #[arg(long, value_name = "FILTER", env = "SLUICE_LOG_LEVEL", default_value = "info", value_parser = parse_filter)]
     pub log_level: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Whether an installation works: fails with what does not
+    Test {
+        /// Where an operator says that it is ready, such as http://sluice:8081/readyz
+        #[arg(value_name = "URL")]
+        operator: Uri,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

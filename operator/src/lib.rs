@@ -22,6 +22,7 @@ pub mod queue;
 pub mod redis;
 pub mod shelf;
 pub mod telemetry;
+pub mod trial;
 pub mod work;
 pub mod world;
 

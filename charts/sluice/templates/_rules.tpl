@@ -1,0 +1,40 @@
+{{- /* What the operator does in the namespaces that it watches. */ -}}
+{{- define "sluice.rules" -}}
+- apiGroups: [sluice.dev]
+  resources: [gateways, applications]
+  verbs: [get, list, watch]
+- apiGroups: [sluice.dev]
+  resources: [gateways/status, applications/status]
+  verbs: [get, patch]
+# Owner references that block deletion need it on platforms that check them.
+- apiGroups: [sluice.dev]
+  resources: [gateways/finalizers]
+  verbs: [update]
+# Kept as they should be for each Gateway. Secrets: those of users that a Gateway refers to are read as well.
+- apiGroups: [""]
+  resources: [configmaps, secrets, serviceaccounts, services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments, statefulsets, controllerrevisions]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch, create, patch, delete]
+# Endpoints that an operator writes itself need it.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices/restricted]
+  verbs: [create]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+# Redis pods are rolled one by one by the operator.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, patch, delete]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
