@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the images as OCI archives under target/images: dataplane.tar, and redis.tar for the tests. With --release as one
+# Builds the images as OCI archives under target/images: dataplane.tar, operator.tar, and redis.tar for the tests. With --release as one
 # would use them; else with what the dev profile makes, for the tests. No daemon, no registry, nothing outside of target/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,13 +40,22 @@ image() {
 rustup target list --installed | grep -qx "$target" || rustup target add "$target"
 # The C parts of libraries are compiled for it as well.
 export "CC_${target//-/_}=musl-gcc"
-cargo build --locked --profile "$profile" --package sluice-dataplane --bin sluice --target "$target"
+cargo build --locked --profile "$profile" --target "$target" \
+  --package sluice-dataplane --bin sluice --package sluice-operator --bin sluice-operator
 
-rm -rf "$out/dataplane" "$out/redis"
-mkdir -p "$out/dataplane" "$out/redis/rootfs"
-strip "$strip" -o "$out/dataplane/sluice" "$build/$target/$folder/sluice"
-install -m 644 "$certificates" "$out/dataplane/ca-certificates.crt"
-image "localhost/sluice/dataplane:$version" "$out/dataplane" images/dataplane/Containerfile
+# program IMAGE BINARY: the image of one static program.
+program() {
+  local context=$out/$1
+  rm -rf "$context"
+  mkdir -p "$context"
+  strip "$strip" -o "$context/$2" "$build/$target/$folder/$2"
+  install -m 644 "$certificates" "$context/ca-certificates.crt"
+  image "localhost/sluice/$1:$version" "$context" "images/$1/Containerfile"
+}
+program dataplane sluice
+program operator sluice-operator
 
+rm -rf "$out/redis"
+mkdir -p "$out/redis/rootfs"
 images/redis/rootfs.sh "$out/redis/rootfs"
 image localhost/sluice-e2e/redis:1 "$out/redis" images/redis/Containerfile
