@@ -24,17 +24,17 @@ mkdir -p "$out"
 storage=$(mktemp -d "$out/.storage-XXXXXX")
 trap 'rm -rf "$storage"' EXIT
 
-# image NAME CONTEXT FILE: one image from a folder.
+# image NAME CONTEXT FILE [ARCHIVE]: one image from a folder.
 image() {
-  local name=$1 context=$2 file=$3 store
+  local name=$1 context=$2 file=$3 archive=$out/${4:-$(basename "$2")}.tar store
   store=(buildah --root "$storage/root" --runroot "$storage/run" --storage-driver vfs)
   # The same files make the same image.
   "${store[@]}" build --quiet --isolation chroot --layers=false --timestamp 0 \
     --build-arg "VERSION=$version" --file "$file" --tag "$name" "$context" >/dev/null
   rm -f "$out/.partial.tar"
   "${store[@]}" push --quiet "$name" "oci-archive:$out/.partial.tar:$name"
-  mv "$out/.partial.tar" "$out/$(basename "$context").tar"
-  echo "$out/$(basename "$context").tar is $name"
+  mv "$out/.partial.tar" "$archive"
+  echo "$archive is $name"
 }
 
 rustup target list --installed | grep -qx "$target" || rustup target add "$target"
@@ -59,3 +59,5 @@ rm -rf "$out/redis"
 mkdir -p "$out/redis/rootfs"
 images/redis/rootfs.sh "$out/redis/rootfs"
 image localhost/sluice-e2e/redis:1 "$out/redis" images/redis/Containerfile
+# The same once more, for tests that change from one to the other.
+image localhost/sluice-e2e/redis:2 "$out/redis" images/redis/Containerfile redis-2

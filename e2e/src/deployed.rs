@@ -1,24 +1,23 @@
-//! The data plane as it is deployed: three pods and a Service, a Redis Cluster of StatefulSets, an upstream on this machine.
+//! A gateway as it is deployed: the chart, `examples/gateway.yaml`, a managed Redis Cluster, an upstream on this machine.
 //!
-//! The manifests are in `e2e/cluster/fixture`, applied by the script there that people use too. The images are those that
-//! `just images` made; they are not made here, as that is cargo's and the user's, and the cluster is root's.
+//! The operator runs in the same namespace and sees no other. The images are those that `just images` made; they are not
+//! made here, as that is cargo's and the user's, and the cluster is root's.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 
+use crate::chart;
 use crate::cluster::{Cluster, Namespace};
 use crate::http;
 use crate::redis::{Resp, ask};
-use crate::sdk::describe;
 use crate::sluice::root;
 use crate::upstream::handle::Upstream;
 use crate::upstream::settings::Settings;
@@ -26,20 +25,20 @@ use crate::upstream::settings::Settings;
 /// Of the manifests, all of them for trying only.
 pub const API_KEY: &str = "only-for-trying-api";
 pub const APP_KEY: &str = "demo-key";
-const REDIS_PASSWORD: &str = "only-for-trying-redis";
+pub const DATA_PLANES: &str = "sluice.dev/gateway=demo,app.kubernetes.io/component=dataplane";
+pub const REDIS: &str = "sluice.dev/gateway=demo,app.kubernetes.io/component=redis";
+/// The release, and with it the operator's Deployment.
+pub const RELEASE: &str = "sluice";
+
+pub mod traffic;
 
 const CLIENTS_METRIC: &str = "sluice_relay_connections ";
 const ADMIN_PORT: u16 = 8081;
 const REDIS_PORT: u16 = 6379;
-/// The image that is built has the version as its tag, and so must the manifest.
-const MANIFEST: &str = include_str!("../cluster/fixture/dataplane.yaml");
-const IMAGE: &str = concat!(
-    "image: localhost/sluice/dataplane:",
-    env!("CARGO_PKG_VERSION"),
-    "\n"
-);
 /// More than a test sends.
 const REQUESTS_KEPT: usize = 100_000;
+/// Images are there; what takes its time is a Redis Cluster on a busy machine.
+const READY: &str = "--timeout=180s";
 
 /// In a namespace of its own; removed when dropped.
 pub struct Deployed {
@@ -81,37 +80,26 @@ impl Pod {
 }
 
 impl Deployed {
-    /// Deploys it on the shared cluster and waits until all of it is ready.
+    /// Installs the operator and applies the examples in a namespace of the shared cluster, and waits until the gateway is
+    /// ready.
     pub async fn start(prefix: &str) -> Result<Self> {
-        let archives =
-            ["dataplane", "redis"].map(|name| target().join(format!("images/{name}.tar")));
-        for archive in &archives {
-            ensure!(
-                archive.is_file(),
-                "{} is missing: `just images` makes it",
-                archive.display()
-            );
-        }
-        ensure!(
-            MANIFEST.contains(IMAGE),
-            "dataplane.yaml is not about {IMAGE}"
-        );
         let cluster = Cluster::shared().await?;
-        for archive in &archives {
-            cluster.load_image(archive).await?;
-        }
+        load_images(&cluster).await?;
+        apply_crds(&cluster).await?;
         let settings = Settings {
             keep_requests: REQUESTS_KEPT,
             ..Settings::default()
         };
         let upstream = Upstream::start_at(cluster.machine_address()?, settings).await?;
-        let namespace = cluster.namespace(prefix).await?;
-        let applied = apply(&namespace, upstream.address).await;
-        let applied = match applied {
-            Ok(()) => service(&namespace).await,
-            Err(error) => Err(error),
+        let namespace = restricted(&cluster, prefix).await?;
+        let deployed = async {
+            install(&namespace).await?;
+            apply(&namespace, upstream.address).await?;
+            let wait = ["wait", "--for=condition=Ready", "slgw/demo", READY];
+            namespace.kubectl(&wait).await?;
+            service(&namespace).await
         };
-        let address = namespace.explain(applied)?;
+        let address = namespace.explain(deployed.await)?;
         Ok(Self {
             namespace,
             upstream,
@@ -121,7 +109,7 @@ impl Deployed {
 
     /// The data planes that run and are not going away.
     pub async fn pods(&self) -> Result<Vec<Pod>> {
-        self.pods_of("app=sluice").await
+        self.pods_of(DATA_PLANES).await
     }
 
     pub async fn pods_of(&self, selector: &str) -> Result<Vec<Pod>> {
@@ -160,10 +148,14 @@ impl Deployed {
         api(self.address, method, request).await
     }
 
-    /// Asks a Redis pod.
+    /// Asks a Redis pod, as its operator does.
     pub async fn redis(&self, pod: &Pod, words: &[&str]) -> Result<Resp> {
+        let path = "--output=jsonpath={.data.operator}";
+        let secret = ["get", "secret", "demo-redis", path];
+        let password = STANDARD.decode(self.namespace.kubectl(&secret).await?.trim())?;
+        let password = String::from_utf8(password)?;
         let address = (pod.ip, REDIS_PORT).into();
-        ask(address, REDIS_PASSWORD, words)
+        ask(address, &["operator", &password], words)
             .await
             .with_context(|| format!("{}: {words:?}", pod.name))
     }
@@ -193,7 +185,7 @@ impl Deployed {
 
     /// Waits until all data planes are ready, those of the latest rollout.
     pub async fn rolled_out(&self, within: Duration) -> Result<()> {
-        self.namespace.rolled_out("deployment/sluice", within).await
+        self.namespace.rolled_out("deployment/demo", within).await
     }
 }
 
@@ -223,35 +215,100 @@ pub fn publication(channel: &str, text: &str) -> Value {
     })
 }
 
-/// Where cargo and the recipes put what they make.
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+/// The version of everything, which is the tag of its images.
+#[must_use]
+pub fn image(name: &str) -> String {
+    format!("localhost/sluice/{name}:{}", env!("CARGO_PKG_VERSION"))
 }
 
-async fn apply(namespace: &Namespace, upstream: SocketAddr) -> Result<()> {
-    let cluster = namespace.cluster();
-    let mut path = OsString::from(cluster.programs());
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    let mut command = Command::new(root().join("e2e/cluster/fixture/apply.sh"));
-    command
-        .args([
-            namespace.name(),
-            &upstream.ip().to_string(),
-            &upstream.port().to_string(),
-        ])
-        .env("KUBECONFIG", cluster.kubeconfig())
-        .env("CARGO_TARGET_DIR", target())
-        .env("PATH", path);
-    let output = spawn_blocking(move || command.output()).await??;
-    ensure!(output.status.success(), "apply.sh: {}", describe(&output));
+/// Puts the project's images, and the Redis of the tests, into the nodes.
+pub async fn load_images(cluster: &Cluster) -> Result<()> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    for name in ["dataplane", "operator", "redis", "redis-2"] {
+        let archive = target.join(format!("images/{name}.tar"));
+        ensure!(
+            archive.is_file(),
+            "{} is missing: `just images` makes it",
+            archive.display()
+        );
+        cluster.load_image(&archive).await?;
+    }
     Ok(())
+}
+
+/// Makes the API server know what a Gateway is.
+pub async fn apply_crds(cluster: &Cluster) -> Result<()> {
+    let crds = std::fs::read_to_string(root().join("charts/sluice/files/crds.yaml"))?;
+    cluster.apply(&crds).await?;
+    for name in ["gateways", "applications"] {
+        let crd = format!("crd/{name}.sluice.dev");
+        let wait = ["wait", "--for=condition=Established", &crd, "--timeout=30s"];
+        cluster.kubectl(&wait).await?;
+    }
+    Ok(())
+}
+
+/// A namespace whose pods may do as little as pods can.
+pub async fn restricted(cluster: &Cluster, prefix: &str) -> Result<Namespace> {
+    let namespace = cluster.namespace(prefix).await?;
+    let label = "pod-security.kubernetes.io/enforce=restricted";
+    let words = ["label", "namespace", namespace.name(), label];
+    cluster.kubectl(&words).await?;
+    Ok(namespace)
+}
+
+/// Values with which the chart takes the images of this build.
+#[must_use]
+pub fn images_of_this_build() -> Vec<(&'static str, String)> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let redis = "localhost/sluice-e2e/redis:1".to_owned();
+    vec![
+        ("image.repository", "localhost/sluice/operator".to_owned()),
+        ("image.tag", version.clone()),
+        (
+            "defaults.dataPlaneImage.repository",
+            "localhost/sluice/dataplane".to_owned(),
+        ),
+        ("defaults.dataPlaneImage.tag", version),
+        ("defaults.redisImage", redis),
+    ]
+}
+
+/// An operator with no rights outside of its namespace.
+async fn install(namespace: &Namespace) -> Result<()> {
+    let mut values = images_of_this_build();
+    for (key, value) in [
+        ("rbac.scope", "Namespaced"),
+        ("crds.install", "false"),
+        ("rbac.aggregateToUserRoles", "false"),
+    ] {
+        values.push((key, value.to_owned()));
+    }
+    let values: Vec<(&str, &str)> = values.iter().map(|(key, value)| (*key, &**value)).collect();
+    chart::install(namespace.cluster(), namespace.name(), RELEASE, &values).await
+}
+
+/// The examples, with this upstream.
+async fn apply(namespace: &Namespace, upstream: SocketAddr) -> Result<()> {
+    let read = |name: &str| std::fs::read_to_string(root().join("examples").join(name));
+    let manifest = read("upstream.yaml")?;
+    let (port, address) = ("port: 9000", "10.200.0.1]");
+    ensure!(
+        manifest.contains(port) && manifest.contains(address),
+        "upstream.yaml names another server"
+    );
+    let manifest = manifest
+        .replace(port, &format!("port: {}", upstream.port()))
+        .replace(address, &format!("{}]", upstream.ip()));
+    namespace.apply(&manifest).await?;
+    namespace.apply(&read("gateway.yaml")?).await
 }
 
 /// The Service's port on a node.
 async fn service(namespace: &Namespace) -> Result<SocketAddr> {
     let cluster = namespace.cluster();
-    let words = ["--namespace", namespace.name(), "service", "sluice"];
+    let words = ["--namespace", namespace.name(), "service", "demo"];
     let service = cluster.get(&words).await?;
     let port = service["spec"]["ports"][0]["nodePort"].as_u64();
     let port = u16::try_from(port.context("a NodePort")?)?;

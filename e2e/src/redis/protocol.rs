@@ -78,12 +78,16 @@ pub enum CallError {
     Timeout,
 }
 
-/// Asks a server, whoever started it, once and over a connection of its own.
-pub async fn ask(address: SocketAddr, password: &str, words: &[&str]) -> Result<Resp, CallError> {
+/// Asks a server, whoever started it, once and over a connection of its own, with a password or a user and a password.
+pub async fn ask(
+    address: SocketAddr,
+    credentials: &[&str],
+    words: &[&str],
+) -> Result<Resp, CallError> {
     let asked = async {
         let stream = TcpStream::connect(address).await?;
         let mut connection = Connection::new(Box::new(stream));
-        connection.call(&["AUTH", password]).await?;
+        connection.call(&[&["AUTH"], credentials].concat()).await?;
         connection.call(words).await
     };
     let answered = timeout(ASK_TIMEOUT, asked).await;
