@@ -23,7 +23,14 @@ pub fn folder() -> PathBuf {
     root().join("charts/sluice")
 }
 
-/// Installs a release, or upgrades it to these values and the chart's own, and waits until its operators are ready.
+/// Values for the images of this build.
+#[must_use]
+pub fn images() -> PathBuf {
+    root().join("e2e/cluster/values.yaml")
+}
+
+/// Installs a release with the images of this build, or upgrades it to these values and the chart's own, and waits until
+/// its operators are ready.
 ///
 /// Values have paths such as `image.tag`. One that is JSON (`2`, `false`, `["a"]`) is taken as that, all else as text.
 /// The custom resources may be there already, whoever brought them: the release takes them over.
@@ -50,7 +57,7 @@ pub async fn install(
         "--values",
     ];
     let mut arguments: Vec<OsString> = words.map(OsString::from).into();
-    arguments.push(values.into());
+    arguments.extend([images().into(), "--values".into(), values.into()]);
     arguments.push(folder().into());
     on(cluster, namespace, arguments).await.map(drop)
 }

@@ -14,7 +14,6 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::chart;
 use crate::cluster::{Cluster, Namespace};
 use crate::http;
 use crate::redis::{Resp, ask};
@@ -29,19 +28,23 @@ pub const DATA_PLANES: &str = "sluice.dev/gateway=demo,app.kubernetes.io/compone
 pub const REDIS: &str = "sluice.dev/gateway=demo,app.kubernetes.io/component=redis";
 /// The release, and with it the operator's Deployment.
 pub const RELEASE: &str = "sluice";
+/// Where the README has it.
+pub const OPERATORS: &str = "sluice-system";
 
+mod install;
 pub mod traffic;
+
+pub use install::Install;
 
 const CLIENTS_METRIC: &str = "sluice_relay_connections ";
 const ADMIN_PORT: u16 = 8081;
 const REDIS_PORT: u16 = 6379;
 /// More than a test sends.
 const REQUESTS_KEPT: usize = 100_000;
-/// Images are there; what takes its time is a Redis Cluster on a busy machine.
-const READY: &str = "--timeout=180s";
-
 /// In a namespace of its own; removed when dropped.
 pub struct Deployed {
+    /// Goes first.
+    _installed: install::Installed,
     pub namespace: Namespace,
     pub upstream: Upstream,
     /// The Service, as clients outside of the cluster reach it.
@@ -82,10 +85,9 @@ impl Pod {
 impl Deployed {
     /// Installs the operator and applies the examples in a namespace of the shared cluster, and waits until the gateway is
     /// ready.
-    pub async fn start(prefix: &str) -> Result<Self> {
+    pub async fn start(prefix: &str, how: Install) -> Result<Self> {
         let cluster = Cluster::shared().await?;
         load_images(&cluster).await?;
-        apply_crds(&cluster).await?;
         let settings = Settings {
             keep_requests: REQUESTS_KEPT,
             ..Settings::default()
@@ -93,14 +95,12 @@ impl Deployed {
         let upstream = Upstream::start_at(cluster.machine_address()?, settings).await?;
         let namespace = restricted(&cluster, prefix).await?;
         let deployed = async {
-            install(&namespace).await?;
-            apply(&namespace, upstream.address).await?;
-            let wait = ["wait", "--for=condition=Ready", "slgw/demo", READY];
-            namespace.kubectl(&wait).await?;
-            service(&namespace).await
+            let installed = install::install(&namespace, how, upstream.address).await?;
+            Ok((installed, service(&namespace).await?))
         };
-        let address = namespace.explain(deployed.await)?;
+        let (installed, address) = namespace.explain(deployed.await)?;
         Ok(Self {
+            _installed: installed,
             namespace,
             upstream,
             address,
@@ -215,12 +215,6 @@ pub fn publication(channel: &str, text: &str) -> Value {
     })
 }
 
-/// The version of everything, which is the tag of its images.
-#[must_use]
-pub fn image(name: &str) -> String {
-    format!("localhost/sluice/{name}:{}", env!("CARGO_PKG_VERSION"))
-}
-
 /// Puts the project's images, and the Redis of the tests, into the nodes.
 pub async fn load_images(cluster: &Cluster) -> Result<()> {
     let target =
@@ -256,53 +250,6 @@ pub async fn restricted(cluster: &Cluster, prefix: &str) -> Result<Namespace> {
     let words = ["label", "namespace", namespace.name(), label];
     cluster.kubectl(&words).await?;
     Ok(namespace)
-}
-
-/// Values with which the chart takes the images of this build.
-#[must_use]
-pub fn images_of_this_build() -> Vec<(&'static str, String)> {
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    let redis = "localhost/sluice-e2e/redis:1".to_owned();
-    vec![
-        ("image.repository", "localhost/sluice/operator".to_owned()),
-        ("image.tag", version.clone()),
-        (
-            "defaults.dataPlaneImage.repository",
-            "localhost/sluice/dataplane".to_owned(),
-        ),
-        ("defaults.dataPlaneImage.tag", version),
-        ("defaults.redisImage", redis),
-    ]
-}
-
-/// An operator with no rights outside of its namespace.
-async fn install(namespace: &Namespace) -> Result<()> {
-    let mut values = images_of_this_build();
-    for (key, value) in [
-        ("rbac.scope", "Namespaced"),
-        ("crds.install", "false"),
-        ("rbac.aggregateToUserRoles", "false"),
-    ] {
-        values.push((key, value.to_owned()));
-    }
-    let values: Vec<(&str, &str)> = values.iter().map(|(key, value)| (*key, &**value)).collect();
-    chart::install(namespace.cluster(), namespace.name(), RELEASE, &values).await
-}
-
-/// The examples, with this upstream.
-async fn apply(namespace: &Namespace, upstream: SocketAddr) -> Result<()> {
-    let read = |name: &str| std::fs::read_to_string(root().join("examples").join(name));
-    let manifest = read("upstream.yaml")?;
-    let (port, address) = ("port: 9000", "10.200.0.1]");
-    ensure!(
-        manifest.contains(port) && manifest.contains(address),
-        "upstream.yaml names another server"
-    );
-    let manifest = manifest
-        .replace(port, &format!("port: {}", upstream.port()))
-        .replace(address, &format!("{}]", upstream.ip()));
-    namespace.apply(&manifest).await?;
-    namespace.apply(&read("gateway.yaml")?).await
 }
 
 /// The Service's port on a node.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sluice_e2e::deployed::traffic::{
-    Chatter, Publisher, chatter_on_other_pod, countly, counted, heard, paste, talk,
+    Chatter, Publisher, chatter_on_other_pod, counted, countly, heard, paste, talk,
 };
-use sluice_e2e::deployed::{DATA_PLANES, Deployed, Pod, RELEASE};
+use sluice_e2e::deployed::{DATA_PLANES, Deployed, Install, OPERATORS, Pod, RELEASE};
 use sluice_e2e::sdk::Sdks;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -29,7 +29,7 @@ async fn pod(deployed: &Deployed, name: &str) -> Result<Pod> {
 #[tokio::test(flavor = "multi_thread")]
 async fn sdks_work_through_the_service_while_pods_are_killed_and_replaced() -> Result<()> {
     let sdks = Sdks::prepare()?;
-    let deployed = Deployed::start("gateway").await?;
+    let deployed = Deployed::start("gateway", Install::AsInReadme).await?;
     let scenario = timeout(SCENARIO, chat_and_count(&deployed, &sdks)).await;
     deployed
         .namespace
@@ -124,16 +124,19 @@ async fn gone(deployed: &Deployed, before: &BTreeSet<String>) -> Result<()> {
 
 /// No operator for a while: a data plane that is killed comes back, and nothing is undone when operators are back.
 async fn without_operator(deployed: &Deployed) -> Result<()> {
-    let namespace = &deployed.namespace;
+    let cluster = deployed.namespace.cluster();
     let release = format!("deployment/{RELEASE}");
-    let scale = async |replicas: &str| namespace.kubectl(&["scale", &release, replicas]).await;
+    let operators = async |words: &[&str]| {
+        let words = [&["--namespace", OPERATORS], words].concat();
+        cluster.kubectl(&words).await
+    };
+    let scale = async |replicas: &str| operators(&["scale", &release, replicas]).await;
     scale("--replicas=0").await?;
     let selector = "--selector=app.kubernetes.io/name=sluice-operator";
     let are_gone = async || {
-        let pods = namespace.kubectl(&["get", "pods", selector, "--output=name"]);
-        Ok(pods.await?.is_empty())
+        let pods = operators(&["get", "pods", selector, "--output=name"]).await?;
+        Ok(pods.is_empty())
     };
-    let cluster = namespace.cluster();
     cluster
         .wait_for("the operators are gone", ROLLOUT, are_gone)
         .await?;
@@ -144,7 +147,8 @@ async fn without_operator(deployed: &Deployed) -> Result<()> {
     ensure!(names(deployed).await? == before, "pods went or came");
     deployed.rolled_out(ROLLOUT).await?;
     scale("--replicas=2").await?;
-    namespace.rolled_out(&release, ROLLOUT).await?;
+    let timeout = format!("--timeout={}s", ROLLOUT.as_secs());
+    operators(&["rollout", "status", &release, &timeout]).await?;
     // It has looked at everything when it is ready, and writes within a lease.
     sleep(AWAY).await;
     ensure!(names(deployed).await? == before, "pods were replaced");

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use sluice_e2e::cluster::parse_node;
 use sluice_e2e::deployed::traffic::{Chatter, Publisher, counted, countly, heard, paste};
-use sluice_e2e::deployed::{Deployed, Pod, REDIS, publication};
+use sluice_e2e::deployed::{Deployed, Install, Pod, REDIS, publication};
 use sluice_e2e::sdk::Sdks;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -54,7 +54,7 @@ const FAULTS: [Fault; 5] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_whole_again_by_itself_with_its_data() -> Result<()> {
     let sdks = Sdks::prepare()?;
-    let deployed = Deployed::start("redis").await?;
+    let deployed = Deployed::start("redis", Install::Namespaced).await?;
     let scenario = timeout(SCENARIO, faults(&deployed, &sdks)).await;
     deployed
         .namespace
@@ -88,7 +88,10 @@ async fn faults(deployed: &Deployed, sdks: &Sdks) -> Result<()> {
         cluster
             .wait_for("Redis is whole again", HEALED, healed)
             .await?;
-        eprintln!("{fault:?}: texts again after {flowing:?}, whole after {:?}", since.elapsed());
+        eprintln!(
+            "{fault:?}: texts again after {flowing:?}, whole after {:?}",
+            since.elapsed()
+        );
         let after = deployed.pods_of(REDIS).await?;
         ensure!(
             redis_ids(deployed, &after).await? == ids,
@@ -139,7 +142,11 @@ async fn node_of_a_primary(deployed: &Deployed, pods: &[Pod]) -> Result<u8> {
 async fn restart_nodes(deployed: &Deployed) -> Result<()> {
     let cluster = deployed.namespace.cluster();
     for node in [2, 3] {
-        if cluster.wait_node(node, "True", Duration::ZERO).await.is_err() {
+        if cluster
+            .wait_node(node, "True", Duration::ZERO)
+            .await
+            .is_err()
+        {
             cluster.restart_node(node).await?;
         }
     }
@@ -184,10 +191,7 @@ async fn histories(deployed: &Deployed) -> Result<()> {
         let history = deployed.api("history", &asked).await?;
         let publications = history["publications"].as_array().context("publications")?;
         let texts: Vec<&Value> = publications.iter().map(|p| &p["data"]["text"]).collect();
-        ensure!(
-            texts.iter().copied().eq(&expected),
-            "chat:{n}: {history}"
-        );
+        ensure!(texts.iter().copied().eq(&expected), "chat:{n}: {history}");
     }
     Ok(())
 }

@@ -13,11 +13,12 @@ use crate::admin::{Admin, Health};
 use crate::args::{Args, Election};
 use crate::cluster::Writer;
 use crate::events::Events;
+use crate::external::Externals;
 use crate::gateway::Reconciler;
 use crate::gateway::validate::Defaults;
 use crate::leader::{self, Leadership};
 use crate::limits::{SHUTDOWN_TIMEOUT, SYNC_WARNING};
-use crate::managed::Minder;
+use crate::managed::{Minder, Wake};
 use crate::metrics::Metrics;
 use crate::work::{self, Work};
 use crate::world::{self, Sink, World};
@@ -91,7 +92,7 @@ fn reconciler(
     work: &Arc<Work>,
 ) -> Arc<Reconciler> {
     let writer = Writer::new(client.clone(), leadership.clone());
-    let wake = {
+    let wake: Wake = {
         let work = Arc::clone(work);
         Arc::new(move |key| work.add(key))
     };
@@ -104,7 +105,8 @@ fn reconciler(
         Arc::new(World::default()),
         defaults,
         Events::new(client.clone(), identity),
-        Minder::new(writer, wake),
+        Minder::new(writer, Arc::clone(&wake)),
+        Externals::new(wake),
     ))
 }
 

@@ -22,6 +22,7 @@ use tower_service::Service;
 
 use crate::cluster::Writer;
 use crate::events::Events;
+use crate::external::Externals;
 use crate::gateway::Reconciler;
 use crate::gateway::validate::Defaults;
 use crate::kinds::Kind;
@@ -250,7 +251,14 @@ impl Stage {
         let writer = Writer::new(client.clone(), Leadership::alone());
         let events = Events::new(client, "test");
         let minder = Minder::new(writer.clone(), Arc::new(|_| {}));
-        let reconciler = Reconciler::new(writer, Arc::clone(&world), defaults(), events, minder);
+        let reconciler = Reconciler::new(
+            writer,
+            Arc::clone(&world),
+            defaults(),
+            events,
+            minder,
+            Externals::new(Arc::new(|_| {})),
+        );
         Self {
             server,
             world,

@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 use crate::application;
 use crate::cluster::{WriteError, Writer};
 use crate::events::Events;
+use crate::external::Externals;
 use crate::kinds::Kind;
 use crate::limits::{KUBELET_LAG, RESYNC, RETRY_PENDING, STATUS_INTERVAL};
 use crate::managed::Minder;
@@ -50,6 +51,7 @@ pub struct Reconciler {
     pub defaults: Defaults,
     pub events: Events,
     pub minder: Minder,
+    pub externals: Externals,
     pub memory: Mutex<HashMap<Key, Memory>>,
 }
 
@@ -72,9 +74,11 @@ impl Reconciler {
         defaults: Defaults,
         events: Events,
         minder: Minder,
+        externals: Externals,
     ) -> Self {
         Self {
             minder,
+            externals,
             writer,
             world,
             references: References::default(),
@@ -124,6 +128,7 @@ impl Reconciler {
             self.references.retain(is_wanted);
         }
         self.minder.forget(key);
+        self.externals.forget(key);
         let applications = dereference::applications_of(&self.world, key);
         match application::orphaned(&self.writer, key, &applications).await {
             Ok(()) => Outcome::Settled,

@@ -10,6 +10,7 @@ pub mod args;
 pub mod cluster;
 pub mod digest;
 pub mod events;
+pub mod external;
 pub mod gateway;
 pub mod kinds;
 pub mod leader;

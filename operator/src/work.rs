@@ -100,6 +100,9 @@ pub async fn run(
             reconciler.minder.forget_all();
             work.all(&reconciler);
         }
+        if leads != led {
+            reconciler.externals.forget_all();
+        }
         led = leads;
         let may_begin = leads && passes.len() < CONCURRENT_PASSES;
         tokio::select! {

@@ -233,4 +233,3 @@ pub async fn counted(
         sleep(STEP).await;
     }
 }
-

@@ -86,6 +86,10 @@ impl Reconciler {
             .memory()
             .get(key)
             .and_then(|memory| memory.passwords.clone());
+        match (&valid.config.redis, spec) {
+            (Some(external), None) => self.externals.look(key, external),
+            (_, Some(_)) | (None, None) => self.externals.forget(key),
+        }
         let (Some(spec), Some(passwords)) = (spec, passwords) else {
             self.minder.forget(key);
             return;
@@ -100,7 +104,9 @@ impl Reconciler {
         match valid.map(|valid| &valid.spec.redis) {
             None => RedisFacts::Unknown,
             Some(None) => RedisFacts::Unused,
-            Some(Some(Redis { managed: None, .. })) => RedisFacts::External,
+            Some(Some(Redis { managed: None, .. })) => RedisFacts::External {
+                told: self.externals.told(&snapshot.key),
+            },
             Some(Some(Redis {
                 managed: Some(_), ..
             })) => {

@@ -12,6 +12,7 @@ use sluice_crds::gateway::{GatewayStatus, RedisStatus};
 use sluice_crds::problem::{Problem, Reason};
 
 use super::apply::Applied;
+use crate::external::Told;
 use crate::pods::PodView;
 
 /// Problems that are named in one message; the rest are counted.
@@ -46,8 +47,8 @@ pub enum RedisFacts {
     Unknown,
     /// The gateway uses none.
     Unused,
-    /// Somebody else runs it: the data planes say whether they reach it.
-    External,
+    /// Somebody else runs it: what it told the operator, and whether the data planes are ready, say whether it is there.
+    External { told: Option<Told> },
     /// The operator runs it.
     Managed {
         ready: bool,
@@ -72,7 +73,7 @@ pub fn status(facts: &Facts<'_>, former: &GatewayStatus, now: &Time) -> GatewayS
         image: facts.deployment.and_then(image).map(str::to_owned),
         redis: match &facts.redis {
             RedisFacts::Managed { status, .. } => Some(status.clone()),
-            RedisFacts::Unknown | RedisFacts::Unused | RedisFacts::External => None,
+            RedisFacts::Unknown | RedisFacts::Unused | RedisFacts::External { .. } => None,
         },
         attached_applications: i32::try_from(facts.attached).unwrap_or(i32::MAX),
     }
@@ -215,20 +216,41 @@ fn redis(redis: &RedisFacts, ready: i32) -> Finding {
             "Unused",
             "the one pod keeps everything itself",
         ),
-        RedisFacts::External if ready > 0 => {
-            finding(Status::True, "External", "the ready pods reach it")
-        }
-        RedisFacts::External => {
-            let message =
-                "no pod is ready that could say; its log tells when it does not reach Redis";
-            finding(Status::Unknown, "External", message)
-        }
+        RedisFacts::External { told } => external(told.as_ref(), ready > 0),
         RedisFacts::Managed {
             ready,
             reason,
             message,
             ..
         } => finding(Status::from(*ready), reason, message),
+    }
+}
+
+/// The pods are who has to reach it; the operator may stand elsewhere.
+fn external(told: Option<&Told>, are_pods_ready: bool) -> Finding {
+    let finding = |status: Status, reason, message: String| {
+        Finding::new(REDIS_READY, status, reason, message)
+    };
+    match (told, are_pods_ready) {
+        (Some(Ok(told)), _) => finding(Status::True, "External", told.clone()),
+        (None, true) => {
+            let message = "the ready pods reach it".to_owned();
+            finding(Status::True, "External", message)
+        }
+        (None, false) => {
+            let message = "it has not been asked yet".to_owned();
+            finding(Status::Unknown, "External", message)
+        }
+        (Some(Err(why)), true) => {
+            let message = format!("the ready pods reach it; the operator does not: {why}");
+            finding(Status::True, "External", message)
+        }
+        (Some(Err(why)), false) => {
+            let message = format!(
+                "{why}; see that spec.redis.external is right, and that the server runs and lets the pods in"
+            );
+            finding(Status::False, "Unreachable", message)
+        }
     }
 }
 

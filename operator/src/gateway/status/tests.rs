@@ -35,7 +35,7 @@ fn facts<'a>(pods: &'a [Arc<PodView>], deployment: &'a Value) -> Facts<'a> {
         wanted: Some(2),
         pods,
         deployment: Some(deployment),
-        redis: RedisFacts::External,
+        redis: RedisFacts::External { told: None },
         selector: "a=b".to_owned(),
         attached: 0,
     }
@@ -205,6 +205,39 @@ fn managed_redis_speaks_for_itself() {
     let said = said(&facts);
     assert!(said.contains(&"RedisReady=False ShardDown".to_owned()));
     assert!(said.contains(&"Ready=False RedisNotReady".to_owned()));
+}
+
+#[test]
+fn an_external_redis_is_judged_by_its_answer_and_by_the_pods() {
+    let (pods, deployment) = (two_pods(), rolled_out());
+    let failed = || Some(Err("redis:6379: not reached".to_owned()));
+    for (told, pods, wanted, text) in [
+        (None, &pods[..], "RedisReady=True External", "pods reach it"),
+        (None, &[], "RedisReady=Unknown External", "not been asked"),
+        (
+            Some(Ok("Redis 7.2 answers".to_owned())),
+            &[],
+            "RedisReady=True External",
+            "Redis 7.2",
+        ),
+        (
+            failed(),
+            &pods[..],
+            "RedisReady=True External",
+            "the operator does not",
+        ),
+        (
+            failed(),
+            &[],
+            "RedisReady=False Unreachable",
+            "not reached; see that spec.redis.external",
+        ),
+    ] {
+        let mut facts = facts(pods, &deployment);
+        facts.redis = RedisFacts::External { told };
+        assert!(said(&facts).contains(&wanted.to_owned()), "{wanted}");
+        assert!(message(&facts, REDIS_READY).contains(text), "{text}");
+    }
 }
 
 #[test]
