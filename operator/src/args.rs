@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 const DATA_PLANE_IMAGE: &str = concat!("sluice:", env!("CARGO_PKG_VERSION"));
 
-const REDIS_IMAGE: &str = "docker.io/valkey/valkey:8.1-alpine";
+const REDIS_IMAGE: &str = "valkey/valkey:8.1-alpine";
 
 /// Makes Kubernetes look like what Gateways say
 #[derive(Debug, Clone, Parser)]
