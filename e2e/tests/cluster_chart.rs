@@ -19,6 +19,9 @@ const SOON: Duration = Duration::from_secs(60);
 const ADMIN_PORT: u16 = 8081;
 const CRDS: [&str; 2] = ["crd/gateways.sluice.dev", "crd/applications.sluice.dev"];
 
+/// Counts what does not happen here, and is not shown before it does.
+const UNSEEN: &str = "sluice_ingest_parked_total";
+
 /// The images that were built for tests.
 const IMAGES: [(&str, &str); 3] = [
     ("image.repository", "localhost/sluice/operator"),
@@ -119,8 +122,9 @@ async fn first_gateway(namespace: &Namespace) -> Result<()> {
 /// Whether an account or user may do something.
 async fn may(namespace: &Namespace, user: &str, verb: &str, what: &str) -> bool {
     let user = format!("--as={user}");
-    let asked = namespace.kubectl(&["auth", "can-i", verb, what, &user]);
-    asked.await.is_ok_and(|answer| answer.trim() == "yes")
+    let words = ["auth", "can-i", verb, what, &user];
+    let asked = namespace.kubectl(&words).await;
+    asked.is_ok_and(|answer| answer.trim() == "yes")
 }
 
 fn account(namespace: &Namespace) -> String {
@@ -240,16 +244,13 @@ async fn alerts_are_about_metrics_that_there_are(namespace: &Namespace) -> Resul
         let pods = namespace.cluster().get(&words).await?;
         let ip = pods["items"][0]["status"]["podIP"].as_str();
         let ip: IpAddr = ip.context("a pod")?.parse()?;
-        let metrics = http::get((ip, ADMIN_PORT).into(), "/metrics").await?.text();
-        let types = metrics
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE "));
-        known.extend(types.map(|line| match line.split_once(' ') {
-            Some((name, "counter")) => format!("{name}_total"),
-            Some((name, _)) => name.to_owned(),
-            None => line.to_owned(),
-        }));
+        let metrics = http::get((ip, ADMIN_PORT).into(), "/metrics").await?;
+        let metrics = metrics.text();
+        let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+        let found = samples.filter_map(|line| line.split(['{', ' ']).next());
+        known.extend(found.map(ToOwned::to_owned));
     }
+    known.insert(UNSEEN.to_owned());
     let golden = chart::folder().join("tests/golden/everything.yaml");
     let objects = chart::objects(&fs::read_to_string(golden)?)?;
     let rule = objects

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use prometheus_client::encoding::text::encode;
@@ -17,6 +18,7 @@ use sluice_operator::kinds::Kind;
 use sluice_operator::managed;
 use sluice_operator::metrics::Metrics;
 use sluice_operator::object::Owner;
+use sluice_operator::queue::Outcome;
 use sluice_operator::world::Live;
 
 /// What the operator does to every kind of objects that it makes.
@@ -278,27 +280,84 @@ fn the_operator_is_let_into_redis() {
     }
 }
 
+/// The names that the alerts are about.
+fn asked_for() -> BTreeSet<String> {
+    let objects = objects("everything");
+    let groups = only(&objects, "PrometheusRule")["spec"]["groups"].as_array();
+    let rules = groups.unwrap().iter();
+    let rules = rules.flat_map(|group| group["rules"].as_array().unwrap());
+    let mut names = BTreeSet::new();
+    for rule in rules {
+        let expression = rule["expr"].as_str().unwrap();
+        let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let found = words.filter(|word| word.starts_with("sluice_"));
+        let count = names.len();
+        names.extend(found.map(str::to_owned));
+        assert!(names.len() > count, "nothing new: {expression}");
+    }
+    names
+}
+
 #[test]
-fn alerts_are_about_metrics_that_there_are() {
+fn alerts_about_operators_are_about_metrics_that_there_are() {
     let mut registry = Registry::default();
-    let _metrics = Metrics::register(&mut registry);
+    let metrics = Metrics::register(&mut registry);
+    // What was never counted is not shown.
+    metrics.passed(Outcome::Failed, Duration::ZERO);
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
-    let known: BTreeSet<String> = text
+    let known: BTreeSet<&str> = text
         .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .map(|line| match line.split_once(' ').unwrap() {
-            (name, "counter") => format!("{name}_total"),
-            (name, _) => name.to_owned(),
-        })
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
         .collect();
-    let rule = only(&objects("everything"), "PrometheusRule").to_string();
-    let names: BTreeSet<&str> = rule
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|word| word.starts_with("sluice_operator_"))
+    let names = asked_for().into_iter();
+    let names: Vec<_> = names
+        .filter(|name| name.starts_with("sluice_operator_"))
         .collect();
     assert!(names.len() >= 3, "{names:?}");
     for name in names {
-        assert!(known.contains(name), "no metric is called {name}");
+        assert!(known.contains(name.as_str()), "no metric is called {name}");
+    }
+}
+
+/// The data plane is another program, so its sources are read.
+#[test]
+fn alerts_about_gateways_are_about_metrics_that_there_are() {
+    let mut known = BTreeSet::new();
+    registered(&chart().join("../../dataplane/src"), &mut known);
+    assert!(known.len() > 30, "{known:?}");
+    for name in asked_for() {
+        let plain = name.strip_suffix("_total").unwrap_or(&name);
+        let is_known = known.contains(plain) || name.starts_with("sluice_operator_");
+        assert!(is_known, "{name} is in none of {known:?}");
+    }
+}
+
+/// The names of the metrics that files below this folder register.
+fn registered(folder: &Path, known: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            registered(&path, known);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let prefix = text.split("sub_registry_with_prefix(\"").nth(1);
+        let prefix = prefix.and_then(|rest| rest.split('"').next());
+        for call in ["register(", "register_with_unit(", "add(", "add_in("] {
+            for rest in text.split(call).skip(1) {
+                let Some(rest) = rest.trim_start().strip_prefix('"') else {
+                    continue;
+                };
+                let (name, rest) = rest.split_once('"').unwrap();
+                let arguments = rest.split(';').next().unwrap();
+                let unit = ["Bytes", "Seconds"]
+                    .into_iter()
+                    .find(|unit| arguments.contains(&format!("Unit::{unit}")));
+                let parts = [prefix, Some(name), unit].into_iter().flatten();
+                known.insert(parts.collect::<Vec<_>>().join("_").to_lowercase());
+            }
+        }
     }
 }
