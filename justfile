@@ -69,6 +69,7 @@ cluster-tests NAME="cluster_*":
     cargo test --locked --workspace --test '{{NAME}}' --no-run
     program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
     "$program" cluster build
+    "$program" cluster build helm >/dev/null
     trap '"${as_root[@]}" "$program" cluster down --name tests' EXIT
     "${as_root[@]}" "$program" cluster up --nodes 3 --name tests
     cargo test --locked --workspace --no-fail-fast --test '{{NAME}}'
@@ -98,6 +99,6 @@ bench-ingest *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
     SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-ingest {{ARGS}}
 
-# Writes the CRDs from the types in crds/src
+# Writes the CRDs from the types in crds/src, for the chart too
 crds:
-    cargo run --locked --quiet --package sluice-crds --bin crdgen -- crds/yaml
+    cargo run --locked --quiet --package sluice-crds --bin crdgen -- crds/yaml charts/sluice/files/crds.yaml

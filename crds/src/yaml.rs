@@ -1,4 +1,4 @@
-//! The generated CRD files: what `crdgen` writes and what stands in `crds/yaml`.
+//! The generated CRD files: what `crdgen` writes, and what stands in `crds/yaml` and in the chart.
 
 use serde::Serialize;
 
@@ -12,6 +12,11 @@ pub fn files() -> [(&'static str, String); 2] {
         ("gateway.yaml", text(&gateway::crd())),
         ("application.yaml", text(&application::crd())),
     ]
+}
+
+/// All of them in one text, as the chart has it; one `kubectl apply --server-side` takes it.
+pub fn all() -> String {
+    files().map(|(_, text)| text).join("---\n")
 }
 
 fn text(crd: &impl Serialize) -> String {
@@ -32,17 +37,19 @@ mod tests {
 
     #[test]
     fn the_committed_crds_are_current() {
-        for (name, wanted) in super::files() {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("yaml")
-                .join(name);
+        let mut wanted: Vec<(String, String)> = super::files()
+            .map(|(name, text)| (format!("crds/yaml/{name}"), text))
+            .into();
+        wanted.push(("charts/sluice/files/crds.yaml".to_owned(), super::all()));
+        for (name, wanted) in wanted {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(&name);
             if env::var_os("UPDATE_GOLDEN").is_some() {
                 fs::write(&path, &wanted).unwrap();
             }
             let committed = fs::read_to_string(&path).unwrap_or_default();
             assert!(
                 committed == wanted,
-                "crds/yaml/{name} is stale: run the tests with UPDATE_GOLDEN=1"
+                "{name} is stale: run the tests with UPDATE_GOLDEN=1"
             );
         }
     }

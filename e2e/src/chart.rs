@@ -3,7 +3,7 @@
 //! Helm's own files are in a folder that goes with each call, so a user's repositories and caches play no part.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -74,6 +74,24 @@ pub async fn uninstall(cluster: &Cluster, namespace: &str, release: &str) -> Res
 pub async fn test(cluster: &Cluster, namespace: &str, release: &str) -> Result<String> {
     let words = ["test", release, "--timeout", TIMEOUT];
     on(cluster, namespace, words.map(OsString::from).into()).await
+}
+
+/// What the chart makes of a file of values, tests and custom resources included.
+pub async fn render(namespace: &str, release: &str, values: &Path) -> Result<String> {
+    let words = ["template", release, "--namespace", namespace, "--values"];
+    let mut arguments: Vec<OsString> = words.map(OsString::from).into();
+    arguments.push(values.into());
+    arguments.push(folder().into());
+    helm(arguments).await
+}
+
+/// The objects of a text in YAML.
+pub fn objects(text: &str) -> Result<Vec<Value>> {
+    let texts = text.split("\n---\n").map(str::trim);
+    let texts = texts.filter(|text| text.lines().any(|line| !line.starts_with(['#', '-'])));
+    texts
+        .map(|text| serde_saphyr::from_str(text).with_context(|| text.to_owned()))
+        .collect()
 }
 
 /// Runs helm as the cluster's administrator, in a namespace; fails as it fails.

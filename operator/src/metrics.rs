@@ -42,7 +42,7 @@ impl Metrics {
         );
         operator.register(
             "queue_gateways",
-            "Gateways to be looked at",
+            "Gateways that are to be looked at and have not been yet",
             metrics.waiting.clone(),
         );
         operator.register(

@@ -91,6 +91,11 @@ impl<K: Clone + Eq + Ord + Hash> Queue<K> {
         self.due.len()
     }
 
+    /// How many could be taken now.
+    pub fn overdue(&self, now: Instant) -> usize {
+        self.due.iter().take_while(|(at, _)| *at <= now).count()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.due.is_empty()
     }
@@ -142,7 +147,10 @@ mod tests {
         queue.add("a", now + SECOND);
         queue.add("a", now);
         queue.add("a", now + 2 * SECOND);
-        assert_eq!((queue.len(), queue.take(now)), (1, Some("a")));
+        queue.add("b", now + SECOND);
+        assert_eq!((queue.len(), queue.overdue(now)), (2, 1));
+        assert_eq!((queue.take(now), queue.overdue(now)), (Some("a"), 0));
+        assert_eq!(queue.take(now + SECOND), Some("b"));
         assert_eq!(
             (queue.take(now + 9 * SECOND), queue.next_at()),
             (None, None)

@@ -94,7 +94,9 @@ pub async fn run(
     loop {
         let leads = *leading.borrow_and_update();
         metrics.leading(leads);
-        metrics.waiting(work.lock().len());
+        // Of those that do not lead nobody waits for anything.
+        let waiting = work.lock().overdue(Instant::now());
+        metrics.waiting(if leads { waiting } else { 0 });
         if leads && !led {
             // Another operator may have left anything half done.
             reconciler.minder.forget_all();

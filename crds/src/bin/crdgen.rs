@@ -1,16 +1,20 @@
-//! Writes the CRDs as YAML: into the directory it is given, or else to standard output, one after the other.
+//! Writes the CRDs as YAML: each into the directory that is named first, all into the file that is named second. Without
+//! names, all to standard output.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::{env, fs};
 
 fn main() -> io::Result<()> {
-    let dir = env::args_os().nth(1);
+    let mut names = env::args_os().skip(1);
+    let Some(dir) = names.next() else {
+        return io::stdout().write_all(sluice_crds::yaml::all().as_bytes());
+    };
     for (name, text) in sluice_crds::yaml::files() {
-        match &dir {
-            Some(dir) => fs::write(Path::new(dir).join(name), text)?,
-            None => write!(io::stdout(), "---\n{text}")?,
-        }
+        fs::write(Path::new(&dir).join(name), text)?;
+    }
+    if let Some(file) = names.next() {
+        fs::write(file, sluice_crds::yaml::all())?;
     }
     Ok(())
 }
