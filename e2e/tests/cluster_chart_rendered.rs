@@ -57,7 +57,7 @@ async fn the_custom_resources_are_those_of_the_types_and_stay() -> Result<()> {
     for name in ["gateway", "application"] {
         let text = fs::read_to_string(root().join(format!("crds/yaml/{name}.yaml")))?;
         let crd: Value = serde_saphyr::from_str(&text)?;
-        wanted.insert(crd["metadata"]["name"].to_string(), crd["spec"].clone());
+        wanted.insert(crd["metadata"]["name"].to_string(), plain(&crd["spec"]));
     }
     let mut found = BTreeMap::new();
     for object in chart::objects(&render("defaults").await?)? {
@@ -67,13 +67,24 @@ async fn the_custom_resources_are_those_of_the_types_and_stay() -> Result<()> {
         let metadata = &object["metadata"];
         ensure!(metadata["annotations"]["helm.sh/resource-policy"] == "keep");
         ensure!(metadata["labels"]["app.kubernetes.io/part-of"] == "sluice");
-        found.insert(metadata["name"].to_string(), object["spec"].clone());
+        found.insert(metadata["name"].to_string(), plain(&object["spec"]));
     }
     ensure!(found == wanted, "{:?} {:?}", found.keys(), wanted.keys());
-    for case in ["namespaced"] {
-        ensure!(!render(case).await?.contains(CRD), "{case} has them");
-    }
+    ensure!(!render("namespaced").await?.contains(CRD));
     Ok(())
+}
+
+/// Without the difference between 1 and 1.0, of which helm keeps nothing.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => number.as_f64().into(),
+        Value::Array(list) => list.iter().map(plain).collect(),
+        Value::Object(map) => {
+            let fields = map.iter().map(|(key, value)| (key.clone(), plain(value)));
+            fields.collect()
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => value.clone(),
+    }
 }
 
 #[tokio::test]
@@ -179,8 +190,8 @@ async fn an_api_server_takes_what_is_rendered() -> Result<()> {
         });
         let left_out = if case == "everything" { 4 } else { 1 };
         ensure!(count - objects.len() == left_out, "{case}: {count}");
-        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        let file = scratch.write("list.json", &list.to_string())?;
+        let texts: Vec<String> = objects.iter().map(Value::to_string).collect();
+        let file = scratch.write("all.yaml", &texts.join("\n---\n"))?;
         let file = format!("--filename={}", file.display());
         let words = [
             "apply",

@@ -12,6 +12,10 @@ use prometheus_client::registry::Registry;
 
 use crate::queue::Outcome;
 
+/// How a look at a Gateway ended.
+const DONE: &str = "done";
+const FAILED: &str = "failed";
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
@@ -33,6 +37,10 @@ impl Metrics {
             waiting: Gauge::default(),
             leading: Gauge::default(),
         };
+        for result in [DONE, FAILED] {
+            // Visible as 0 from the start, so that the first failure shows as an increase.
+            drop(metrics.passes.get_or_create(&ResultLabel { result }));
+        }
         let operator = registry.sub_registry_with_prefix("sluice_operator");
         operator.register("passes", "Looks at a Gateway", metrics.passes.clone());
         operator.register(
@@ -55,8 +63,8 @@ impl Metrics {
 
     pub fn passed(&self, outcome: Outcome, took: Duration) {
         let result = match outcome {
-            Outcome::Settled | Outcome::Again(_) => "done",
-            Outcome::Failed => "failed",
+            Outcome::Settled | Outcome::Again(_) => DONE,
+            Outcome::Failed => FAILED,
         };
         self.passes.get_or_create(&ResultLabel { result }).inc();
         self.pass_seconds.observe(took.as_secs_f64());
