@@ -74,6 +74,22 @@ cluster-tests NAME="cluster_*":
     "${as_root[@]}" "$program" cluster up --nodes 3 --name tests
     cargo test --locked --workspace --no-fail-fast --test '{{NAME}}'
 
+# SCALE_GATEWAYS=1000 SCALE_APPLICATIONS=10000 for more than 200 and 2,000; on a cluster of its own, removed after it
+#
+# The operator's memory and speed with many Gateways and Applications, whose pods are pretended
+cluster-scale:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    [ "$(id -u)" = 0 ] || { echo "it needs root" >&2; exit 1; }
+    target=${CARGO_TARGET_DIR:-target}
+    cargo build --locked --release --package sluice-operator
+    SLUICE_OPERATOR_BIN=$(realpath "$target/release/sluice-operator")
+    export SLUICE_OPERATOR_BIN
+    cargo test --locked --workspace --test cluster_scale --no-run
+    cargo build --locked --quiet --workspace --bin sluice-e2e
+    trap '"$target/debug/sluice-e2e" cluster down --name scale' EXIT
+    cargo test --locked --workspace --test cluster_scale -- --ignored --nocapture
+
 # The end-to-end tests whose file in e2e/tests has NAME in its name
 e2e NAME="":
     #!/usr/bin/env bash

@@ -1,7 +1,11 @@
 //! Runs the built operator for a test, beside the cluster, and stops it again.
 //!
 //! It reaches the API server as the cluster's administrator. The binary is built before its first start;
-//! `SLUICE_OPERATOR_BIN` names another.
+//! `SLUICE_OPERATOR_BIN` names another. `stage` has what its tests begin with, `audit` what the API server was asked.
+
+pub mod audit;
+pub mod pretend;
+pub mod stage;
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -43,6 +47,17 @@ fn binary() -> Result<PathBuf> {
 impl Operator {
     /// Watches this namespace only; operators of one namespace share a lease in it. Returns when it has seen everything.
     pub async fn start(cluster: &Cluster, namespace: &str, arguments: &[&str]) -> Result<Self> {
+        let watched = ["--watch-namespaces", namespace];
+        let arguments = [&watched, arguments].concat();
+        Self::start_with(cluster, namespace, &arguments).await
+    }
+
+    /// Watches all namespaces unless the arguments say otherwise; its lease is in this one.
+    pub async fn start_with(
+        cluster: &Cluster,
+        namespace: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let scratch = Scratch::new()?;
         let log = scratch.path().join("log");
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
@@ -50,7 +65,7 @@ impl Operator {
         let child = Command::new(binary()?)
             .env("KUBECONFIG", cluster.kubeconfig())
             .args(["--admin", &admin.to_string()])
-            .args(["--namespace", namespace, "--watch-namespaces", namespace])
+            .args(["--namespace", namespace])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -86,10 +101,32 @@ impl Operator {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it do nothing, as on a machine that is suspended.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on after a pause.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        Ok(kill_process(
+            pid.context("a process has a number")?,
+            signal,
+        )?)
+    }
+
     /// Ends it as Kubernetes does, and waits for its end.
     pub async fn stop(mut self) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("a process has a number")?, Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let deadline = Instant::now() + END_TIMEOUT;
         while self.child.try_wait()?.is_none() {
             ensure!(

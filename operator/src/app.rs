@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::{Client, Config};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,8 +29,8 @@ use crate::world::{self, Sink, World};
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let client = client().await?;
     let identity = args.identity();
+    let client = client(&identity).await?;
     info!(identity, version = env!("CARGO_PKG_VERSION"), "operator");
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -110,12 +112,22 @@ fn reconciler(
     ))
 }
 
-/// A way to the API server, from within a pod or by kubeconfig.
-pub async fn client() -> anyhow::Result<Client> {
+/// A way to the API server, from within a pod or by kubeconfig. Its audit log tells by the identity who of several
+/// operators asked for what.
+pub async fn client(identity: &str) -> anyhow::Result<Client> {
     let mut config = Config::infer().await.context("no way to a Kubernetes")?;
+    config.headers.push((USER_AGENT, user_agent(identity)?));
     // Every request has a time within which it must be over, and tries again in its own way.
     config.default_retry = false;
     Client::try_from(config).context("client")
+}
+
+/// The identity comes from outside, and stands as a comment: what would end that is left out.
+fn user_agent(identity: &str) -> anyhow::Result<HeaderValue> {
+    let is_fit = |c: &char| c.is_ascii_graphic() && !matches!(c, '(' | ')' | '\\');
+    let identity: String = identity.chars().filter(is_fit).collect();
+    let agent = format!("sluice-operator/{} ({identity})", env!("CARGO_PKG_VERSION"));
+    HeaderValue::from_str(&agent).context("user agent")
 }
 
 /// Changes go to the queue.
@@ -133,5 +145,17 @@ async fn synced(watches: &mut world::Watches) {
                 "not everything could be seen yet; are the CRDs applied, and may this account watch them?"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_agent_names_version_and_identity() {
+        let agent = user_agent("a(b)\n\u{fc} c_1").unwrap();
+        let wanted = concat!("sluice-operator/", env!("CARGO_PKG_VERSION"), " (abc_1)");
+        assert_eq!(agent, wanted);
     }
 }

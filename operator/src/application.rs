@@ -30,7 +30,11 @@ pub async fn report(
 ) -> Result<(), WriteError> {
     let is_served = says(gateway, sluice_crds::conditions::PROGRAMMED);
     for (object, outcome) in snapshot.applications.iter().zip(&judgement.applications) {
-        let findings = findings(outcome, judgement.problems.is_empty(), is_served);
+        let key = (outcome.namespace.clone(), outcome.name.clone());
+        let mut findings = findings(outcome, judgement.problems.is_empty(), is_served);
+        if judgement.kept.contains(&key) {
+            say_kept(&mut findings);
+        }
         write(writer, object, &findings).await?;
     }
     Ok(())
@@ -136,6 +140,13 @@ fn ready(outcome: &ApplicationOutcome, reason: &'static str, sound: bool, served
         return Finding::new(READY, Status::False, "GatewayInvalid", message);
     }
     Finding::new(READY, Status::False, reason, listed(&outcome.problems))
+}
+
+/// It is not as it should be, and not out of service either.
+fn say_kept(findings: &mut [Finding]) {
+    for finding in findings.iter_mut().filter(|finding| finding.kind == READY) {
+        finding.message = format!("served as it was before: {}", finding.message);
+    }
 }
 
 /// The one reason to show: what somebody else has to do something about comes first.

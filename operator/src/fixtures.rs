@@ -245,7 +245,15 @@ pub(crate) const IMAGE: &str = "example.com/sluice:1";
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        let server = ApiServer::default();
+        Self::on(ApiServer::default())
+    }
+
+    /// Another operator begins, which remembers nothing.
+    pub(crate) fn restart(&mut self) {
+        *self = Self::on(self.server.clone());
+    }
+
+    fn on(server: ApiServer) -> Self {
         let world = Arc::new(World::default());
         let client = server.client();
         let writer = Writer::new(client.clone(), Leadership::alone());

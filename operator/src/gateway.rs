@@ -1,12 +1,13 @@
 //! Reconciles a Gateway: dereference, validate, build, apply, status, one file each.
 //!
-//! This file drives the steps and owns what is remembered between two passes over a Gateway: what was valid last, and when
-//! its status was written. Every pass begins with what is there; what is remembered only spares writes.
+//! This file drives the steps and owns what is remembered between two passes over a Gateway: what was valid last (see
+//! `last_good`), and when its status was written. Every pass begins with what is there; what is remembered only spares writes.
 
 pub mod apply;
 pub mod build;
 mod compare;
 pub mod dereference;
+mod last_good;
 mod overlay;
 mod redis;
 pub mod status;
@@ -58,6 +59,8 @@ pub struct Reconciler {
 /// What is remembered of a Gateway.
 #[derive(Debug, Default)]
 pub struct Memory {
+    /// Of the Gateway: another one may get its name.
+    uid: Option<String>,
     /// What was valid last, to be kept up while the Gateway is not.
     last_good: Option<Validated>,
     /// What it and its Applications refer to.
@@ -138,6 +141,7 @@ impl Reconciler {
     }
 
     async fn pass(&self, key: &Key, gateway: Arc<DynamicObject>) -> Result<Outcome, WriteError> {
+        self.renew(key, &gateway);
         let applications = dereference::applications_of(&self.world, key);
         let wanted = dereference::references(&gateway, &applications);
         self.remember(key, |memory| memory.references.clone_from(&wanted));
@@ -153,8 +157,9 @@ impl Reconciler {
             .await
             .map_err(|failure| WriteError::Failed(failure.to_string()))?;
         let redis = self.managed_redis(&mut snapshot).await?;
-        let judgement = validate::validate(&snapshot, &self.defaults, redis);
-        let valid = self.valid(key, &judgement);
+        let running = self.running_config(&snapshot);
+        let judgement = validate::validate(&snapshot, &self.defaults, redis, running.as_deref());
+        let valid = self.valid(&mut snapshot, &judgement).await?;
         let applied = match &valid {
             Some(valid) if !judgement.paused => Some(self.apply(&snapshot, valid).await?),
             Some(_) | None => None,
@@ -204,17 +209,6 @@ impl Reconciler {
             }
         }
         Ok(())
-    }
-
-    /// What to apply: what the Gateway says, or what it said last when that was valid.
-    fn valid(&self, key: &Key, judgement: &Judgement) -> Option<Validated> {
-        if let Some(valid) = &judgement.validated {
-            let valid = valid.clone();
-            self.remember(key, |memory| memory.last_good = Some(valid.clone()));
-            return Some(valid);
-        }
-        let memory = self.memory();
-        memory.get(key).and_then(|memory| memory.last_good.clone())
     }
 
     async fn apply(&self, snapshot: &Snapshot, valid: &Validated) -> Result<Applied, WriteError> {
@@ -272,7 +266,8 @@ impl Reconciler {
                 .applications
                 .iter()
                 .filter(|application| application.attached)
-                .count(),
+                .count()
+                + judgement.kept.len(),
         };
         status::status(&facts, &former(snapshot), &Time(Timestamp::now()))
     }

@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     telemetry::init(args.log_format, &args.log_level);
     let ended = match &args.command {
-        Some(Command::Test { operator }) => match app::client().await {
+        Some(Command::Test { operator }) => match app::client("test").await {
             Ok(client) => trial::run(client, operator).await,
             Err(failure) => Err(failure),
         },

@@ -12,7 +12,7 @@ use crate::limits::{CONCURRENT_PASSES, GATHERING};
 use crate::metrics::Metrics;
 use crate::queue::{Outcome, Queue};
 use crate::shelf::Key;
-use crate::world::Change;
+use crate::world::{Change, target_of};
 
 /// The queue and who waits for it.
 #[derive(Default)]
@@ -37,7 +37,12 @@ impl Work {
                     self.add(key);
                 }
             }
-            Change::Namespace => self.all(reconciler),
+            Change::Namespace(name) => {
+                let applications = reconciler.world.applications.of_namespace(&name);
+                for key in applications.iter().filter_map(|one| target_of(one)) {
+                    self.add(key);
+                }
+            }
         }
     }
 
@@ -47,7 +52,7 @@ impl Work {
             self.add(key);
         }
         for (_, application) in reconciler.world.applications.all() {
-            if let Some(key) = crate::world::target_of(&application) {
+            if let Some(key) = target_of(&application) {
                 self.add(key);
             }
         }

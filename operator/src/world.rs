@@ -39,13 +39,16 @@ pub struct World {
 
 impl Default for World {
     fn default() -> Self {
+        let by_gateway = |_| Shelf::grouped(gateway_key);
         Self {
             gateways: Shelf::default(),
-            applications: Shelf::default(),
-            pods: Shelf::default(),
+            applications: Shelf::grouped(target_of),
+            pods: Shelf::grouped(|pod: &PodView| {
+                Some((pod.namespace.clone(), pod.gateway.clone()))
+            }),
             made: Kind::ALL
                 .into_iter()
-                .map(|kind| (kind, Shelf::default()))
+                .map(|kind| (kind, by_gateway(kind)))
                 .collect(),
             secrets: Shelf::default(),
             config_maps: Shelf::default(),
@@ -59,11 +62,9 @@ impl World {
     pub fn live(&self, gateway: &Key) -> Live {
         let mut live = Live::new();
         for (kind, shelf) in &self.made {
-            for object in shelf.of_namespace(&gateway.0) {
-                if gateway_of(&object) == Some(gateway.1.as_str()) {
-                    let name = object.metadata.name.clone().unwrap_or_default();
-                    live.insert((*kind, name), object);
-                }
+            for object in shelf.of_group(gateway) {
+                let name = object.metadata.name.clone().unwrap_or_default();
+                live.insert((*kind, name), object);
             }
         }
         live
@@ -71,10 +72,16 @@ impl World {
 
     /// Pods of one component of a Gateway.
     pub fn pods_of(&self, gateway: &Key, component: &str) -> Vec<Arc<PodView>> {
-        let mut pods = self.pods.of_namespace(&gateway.0);
-        pods.retain(|pod| pod.gateway == gateway.1 && pod.component == component);
+        let mut pods = self.pods.of_group(gateway);
+        pods.retain(|pod| pod.component == component);
         pods
     }
+}
+
+/// The Gateway that an object of the operator belongs to.
+fn gateway_key(object: &DynamicObject) -> Option<Key> {
+    let namespace = object.metadata.namespace.clone().unwrap_or_default();
+    Some((namespace, gateway_of(object)?.to_owned()))
 }
 
 /// The Gateway that an object of the operator belongs to, in its namespace.

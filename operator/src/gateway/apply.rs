@@ -152,6 +152,9 @@ async fn one(
     };
     let there = known.map(|known| &**known).or(asked.as_ref());
     if let Some(there) = there {
+        if is_of_former(owner, there) {
+            return Ok(Done::Waiting);
+        }
         if !is_owned(owner, there) {
             let what = "it exists and belongs to somebody else; remove it, or rename the Gateway";
             return Err(WriteError::Refused(what.to_owned()));
@@ -214,6 +217,18 @@ pub(super) fn is_owned(owner: &Owner, object: &DynamicObject) -> bool {
     owners
         .filter(|reference| reference.controller == Some(true))
         .any(|reference| reference.uid == owner.uid)
+}
+
+/// Whether it belongs to a Gateway that had this name before: Kubernetes will delete it.
+fn is_of_former(owner: &Owner, object: &DynamicObject) -> bool {
+    let mut owners = object.metadata.owner_references.iter().flatten();
+    owners.any(|reference| {
+        reference.controller == Some(true)
+            && reference.kind == "Gateway"
+            && reference.api_version.starts_with("sluice.dev/")
+            && reference.name == owner.name
+            && reference.uid != owner.uid
+    })
 }
 
 /// What was made once and is not wanted any more.

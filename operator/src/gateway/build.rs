@@ -21,6 +21,7 @@ use sluice_crds::gateway::GatewaySpec;
 use crate::object::{Object, Owner};
 use crate::pods::PodView;
 
+pub use config::ACCEPTED_SPEC;
 pub use pod::{ADMIN_PORT, CONTAINER};
 pub use revision::{inputs, revision_name, template_of};
 pub use slices::SLICE_MANAGER;
@@ -54,6 +55,11 @@ pub struct Prepared {
     pub deployment: Object,
     pub service: Object,
     pub slices: Vec<Object>,
+}
+
+/// Name of the ConfigMap and of the Secret that hold the configuration.
+pub fn config_name(owner: &Owner) -> String {
+    config::name(&owner.name)
 }
 
 /// Tells one configuration, secrets included, from another.

@@ -2,7 +2,7 @@
 //!
 //! Reads the world and, of what Gateway and Applications refer to, the contents. Judges nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Client;
@@ -13,7 +13,7 @@ use sluice_crds::objects::{ApplicationObject, GatewayObject, Objects};
 use crate::object::DATA_PLANE;
 use crate::pods::PodView;
 use crate::shelf::Key;
-use crate::world::{Live, Reference, References, World, references_of, target_of};
+use crate::world::{Live, Reference, References, World, references_of};
 
 /// What there is of one Gateway at one moment.
 #[derive(Debug)]
@@ -30,10 +30,7 @@ pub struct Snapshot {
 
 /// The Applications that name a Gateway, in all namespaces.
 pub fn applications_of(world: &World, gateway: &Key) -> Vec<Arc<DynamicObject>> {
-    let all = world.applications.all().into_iter();
-    all.map(|(_, application)| application)
-        .filter(|application| target_of(application).as_ref() == Some(gateway))
-        .collect()
+    world.applications.of_group(gateway)
 }
 
 /// Everything that a Gateway and its Applications refer to.
@@ -69,11 +66,14 @@ pub async fn dereference(
             name: key.1.clone(),
             spec: spec(&gateway),
         }],
-        namespaces: namespaces(world),
         ..Objects::default()
     };
     for application in &applications {
         let (namespace, name) = identity(application);
+        if let Some(labels) = world.namespaces.get("", &namespace) {
+            let labels = (*labels).clone();
+            objects.namespaces.insert(namespace.clone(), labels);
+        }
         objects.applications.push(ApplicationObject {
             namespace,
             name,
@@ -92,12 +92,6 @@ pub async fn dereference(
         applications,
         objects,
     })
-}
-
-fn namespaces(world: &World) -> BTreeMap<String, BTreeMap<String, String>> {
-    let all = world.namespaces.all().into_iter();
-    all.map(|((_, name), labels)| (name, (*labels).clone()))
-        .collect()
 }
 
 pub fn identity(object: &DynamicObject) -> Key {

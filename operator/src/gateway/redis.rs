@@ -19,15 +19,24 @@ impl Reconciler {
         &self,
         snapshot: &mut Snapshot,
     ) -> Result<Vec<Object>, WriteError> {
-        let Some(spec) = managed_spec(snapshot) else {
-            return Ok(Vec::new());
-        };
+        match managed_spec(snapshot) {
+            Some(spec) => self.managed_objects(snapshot, &spec).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The same for what a Gateway says or has said.
+    pub(super) async fn managed_objects(
+        &self,
+        snapshot: &mut Snapshot,
+        spec: &ManagedRedis,
+    ) -> Result<Vec<Object>, WriteError> {
         let owner = validate::owner(snapshot);
         let passwords = self.passwords(snapshot, &owner).await?;
-        let connection = managed::connection(&owner, &spec, &passwords);
+        let connection = managed::connection(&owner, spec, &passwords);
         let managed_redis = &mut snapshot.objects.managed_redis;
         managed_redis.insert(snapshot.key.clone(), connection);
-        let name = managed::build::revision_name(&owner, &spec);
+        let name = managed::build::revision_name(&owner, spec);
         let revision = self
             .known(Kind::ControllerRevision, &name, &owner, snapshot)
             .await?;
@@ -37,7 +46,7 @@ impl Reconciler {
         let pods = self.minder.pods(&snapshot.key);
         let plan = managed::build::Plan {
             owner: &owner,
-            spec: &spec,
+            spec,
             default_image: &self.defaults.redis_image,
             passwords: &passwords,
             pods: &pods,

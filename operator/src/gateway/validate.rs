@@ -2,6 +2,7 @@
 //!
 //! `crds::resolve` says what it means; only what is so on Kubernetes alone is judged here. A pure function.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -13,7 +14,9 @@ use sluice_crds::resolve::{self, ApplicationOutcome};
 
 use super::build::{ADMIN_PORT, Validated};
 use super::dereference::Snapshot;
+use super::last_good;
 use crate::object::{Object, Owner};
+use crate::shelf::Key;
 
 /// Names of what is made for a Gateway are its own and a few letters, and some of them may have no more than 63.
 const NAME_CHARS_MAX: usize = 40;
@@ -39,24 +42,36 @@ pub struct Judgement {
     /// Accepted, but perhaps not what is wanted.
     pub warnings: Vec<String>,
     pub applications: Vec<ApplicationOutcome>,
+    /// Of these the ones that are wrong now and served as they were.
+    pub kept: BTreeSet<Key>,
     pub paused: bool,
     /// More pods are asked for than there may be.
     pub limited: Option<String>,
 }
 
-pub fn validate(snapshot: &Snapshot, defaults: &Defaults, redis: Vec<Object>) -> Judgement {
+/// `former` is the configuration that pods have.
+pub fn validate(
+    snapshot: &Snapshot,
+    defaults: &Defaults,
+    redis: Vec<Object>,
+    former: Option<&GatewayConfig>,
+) -> Judgement {
     let mut outcome = resolve::resolve_each(&snapshot.objects);
     let gateway = outcome.gateways.pop();
-    let (config, mut problems) = gateway.map_or((None, Vec::new()), |gateway| {
+    let (mut config, mut problems) = gateway.map_or((None, Vec::new()), |gateway| {
         (gateway.config, gateway.problems)
     });
     let spec = snapshot.gateway.data.get("spec").unwrap_or(&Value::Null);
     let spec: Option<GatewaySpec> = serde_json::from_value(spec.clone()).ok();
+    let kept = config.as_mut().map(|config| {
+        last_good::keep_applications(&snapshot.key, &outcome.applications, former, config)
+    });
     let mut judgement = Judgement {
         validated: None,
         problems: Vec::new(),
         warnings: Vec::new(),
         applications: outcome.applications,
+        kept: kept.unwrap_or_default(),
         paused: spec.as_ref().is_some_and(is_paused),
         limited: None,
     };
@@ -68,14 +83,15 @@ pub fn validate(snapshot: &Snapshot, defaults: &Defaults, redis: Vec<Object>) ->
     if let (Some(config), Some(spec)) = (config, spec)
         && problems.is_empty()
     {
-        let replicas = replicas(&spec, &config, &mut judgement);
+        let replicas;
+        (replicas, judgement.limited) = self::replicas(&spec, &config);
         warn(&spec, &config, &mut judgement.warnings);
         judgement.validated = Some(Validated {
             owner: owner(snapshot),
             config: Arc::new(config),
             replicas,
             default_image: defaults.data_plane_image.clone(),
-            restarted_at: annotation(snapshot, RESTARTED_AT),
+            restarted_at: restarted_at(snapshot),
             redis,
             spec,
         });
@@ -97,22 +113,21 @@ fn is_paused(spec: &GatewaySpec) -> bool {
     spec.operation.reconciliation == Reconciliation::Paused
 }
 
-fn annotation(snapshot: &Snapshot, key: &str) -> Option<String> {
+pub(super) fn restarted_at(snapshot: &Snapshot) -> Option<String> {
     let annotations = snapshot.gateway.metadata.annotations.as_ref()?;
-    annotations.get(key).cloned()
+    annotations.get(RESTARTED_AT).cloned()
 }
 
-/// Without Redis a second pod would be another gateway.
-fn replicas(spec: &GatewaySpec, config: &GatewayConfig, judgement: &mut Judgement) -> i32 {
+/// How many pods there should be, and why not as many as was asked for: without Redis a second pod would be another gateway.
+pub(super) fn replicas(spec: &GatewaySpec, config: &GatewayConfig) -> (i32, Option<String>) {
     let asked = spec.dataplane_replicas();
     if config.redis.is_none() && asked > 1 {
         let limited = format!(
             "1 of {asked} pods: without redis each pod would be a gateway of its own; write spec.redis to have more"
         );
-        judgement.limited = Some(limited);
-        return 1;
+        return (1, Some(limited));
     }
-    asked
+    (asked, None)
 }
 
 fn problem(snapshot: &Snapshot, field: &str, what: String, instead: &str) -> Problem {

@@ -11,6 +11,7 @@ mod members;
 mod memory;
 mod roll;
 mod slots;
+mod spread;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -161,6 +162,7 @@ impl<'a> Planner<'a> {
         self.assign_slots();
         self.place_replicas();
         self.roll();
+        self.spread();
     }
 
     fn decide(mut self) -> Decision {

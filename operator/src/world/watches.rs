@@ -32,8 +32,8 @@ pub enum Change {
     Gateway(Key),
     /// A Secret or ConfigMap, to which some Gateways may refer.
     Reference(Reference),
-    /// The labels of a namespace, by which Gateways may choose.
-    Namespace,
+    /// The labels of this namespace, by which Gateways may choose whose Applications they take.
+    Namespace(String),
 }
 
 /// Takes changes; must not wait.
@@ -301,8 +301,8 @@ impl Follower {
                     .get(&key.0, &key.1)
                     .is_some_and(|had| *had == labels);
                 if !same {
-                    world.namespaces.put(key, labels);
-                    self.tell(Change::Namespace);
+                    world.namespaces.put(key.clone(), labels);
+                    self.tell(Change::Namespace(key.1));
                 }
             }
         }
@@ -342,7 +342,7 @@ impl Follower {
             }
             Sort::Namespaces => {
                 world.namespaces.remove(key);
-                self.tell(Change::Namespace);
+                self.tell(Change::Namespace(gone.1));
             }
         }
     }
@@ -387,8 +387,8 @@ impl Follower {
                 }
             }
             Sort::Namespaces => {
-                if !world.namespaces.keep(None, listed).is_empty() {
-                    self.tell(Change::Namespace);
+                for ((_, name), _) in world.namespaces.keep(None, listed) {
+                    self.tell(Change::Namespace(name));
                 }
             }
         }

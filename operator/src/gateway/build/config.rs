@@ -10,6 +10,11 @@ use crate::digest;
 use crate::kinds::Kind;
 use crate::object::{DATA_PLANE, Object};
 
+/// The spec that the configuration was made from, for operators that begin while there is a wrong one.
+pub const ACCEPTED_SPEC: &str = "sluice.dev/accepted-spec";
+/// All annotations of an object together may have 256 KiB. What is longer is not kept.
+const SPEC_BYTES_MAX: usize = 192 * 1024;
+
 /// The Secret, which has to be there first, and the ConfigMap.
 pub(super) fn build(wanted: &Validated) -> (Object, Object) {
     let encoded = config_file::encode(&wanted.config);
@@ -24,10 +29,13 @@ pub(super) fn build(wanted: &Validated) -> (Object, Object) {
     let mut data = Map::new();
     data.insert(CONFIG_FILE.to_owned(), encoded.document.into());
     let config_map = json!({"data": data});
-    (
-        Object::new(Kind::Secret, owner, DATA_PLANE, &name, secret),
-        Object::new(Kind::ConfigMap, owner, DATA_PLANE, &name, config_map),
-    )
+    let secret = Object::new(Kind::Secret, owner, DATA_PLANE, &name, secret);
+    let mut config_map = Object::new(Kind::ConfigMap, owner, DATA_PLANE, &name, config_map);
+    let spec = serde_json::to_string(&wanted.spec).unwrap_or_default();
+    if spec.len() <= SPEC_BYTES_MAX {
+        config_map = config_map.annotate(ACCEPTED_SPEC, &spec);
+    }
+    (secret, config_map)
 }
 
 /// Tells one configuration, secrets included, from another.

@@ -29,7 +29,7 @@ fn validated(text: &str) -> Validated {
         live: crate::world::Live::new(),
         pods: Vec::new(),
     };
-    let judgement = validate::validate(&snapshot, &defaults(), Vec::new());
+    let judgement = validate::validate(&snapshot, &defaults(), Vec::new(), None);
     assert_eq!(judgement.problems, []);
     judgement.validated.unwrap()
 }

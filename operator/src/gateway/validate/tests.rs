@@ -26,7 +26,7 @@ fn judged(name: &str, spec: Value) -> Judgement {
         live: Live::new(),
         pods: Vec::new(),
     };
-    validate(&snapshot, &defaults(), Vec::new())
+    validate(&snapshot, &defaults(), Vec::new(), None)
 }
 
 fn spec() -> Value {
