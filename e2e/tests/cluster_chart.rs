@@ -145,6 +145,7 @@ async fn a_team_installs_upgrades_and_removes_an_operator_of_its_own() -> Result
         first.apply(FULL).await?;
         ready(&first, "full").await?;
         alerts_are_about_metrics_that_there_are(&first).await?;
+        steering_comes_back(&first).await?;
 
         let kept = [&CRDS[..], &["slgw/first", "deployment/first"][..]].concat();
         let before = uids(&first, &kept).await?;
@@ -216,6 +217,26 @@ fn was_refused_nothing(namespace: &Namespace) -> Result<()> {
         .collect();
     ensure!(refused.is_empty(), "refused to {account}: {refused:#?}");
     Ok(())
+}
+
+/// What Kubernetes made of the pods itself is removed when the operator says again where connections go.
+async fn steering_comes_back(namespace: &Namespace) -> Result<()> {
+    let words = [
+        "get",
+        "endpoints",
+        "first",
+        "--ignore-not-found",
+        "--output=name",
+    ];
+    for (mode, wanted) in [("Disabled", "endpoints/first"), ("Managed", "")] {
+        let patch = json!({"spec": {"service": {"steering": mode}}}).to_string();
+        let change = ["patch", "slgw/first", "--type=merge", "--patch", &patch];
+        namespace.kubectl(&change).await?;
+        let is_so = async || Ok(namespace.kubectl(&words).await?.trim() == wanted);
+        let what = format!("steering {mode} leaves {wanted:?}");
+        namespace.cluster().wait_for(&what, SOON, is_so).await?;
+    }
+    ready(namespace, "first").await
 }
 
 /// The operator works: what is deleted comes back.
