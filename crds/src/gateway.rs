@@ -70,11 +70,12 @@ pub(crate) const PARAMETER: &str = r"^[-A-Za-z0-9_.~:$@!*\[\]]+$";
 pub(crate) const URL_PATH: &str = "^/[-A-Za-z0-9._~!$&'()*+,;=:@/]*$";
 /// Paths with or without a query.
 pub(crate) const PROBE_PATH: &str = "^/[-A-Za-z0-9._~!$&'()*+,;=:@%/?]*$";
-/// Addresses of upstreams. A rule, not a pattern: what does not match may hold a password and is never shown.
-pub(crate) const UPSTREAM_URL_RULE: &str = r#"self.matches(r"^https?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/([-A-Za-z0-9._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*)?$")"#;
+/// Addresses of upstreams. A rule of the object that holds one: refusals show the text that does not match a pattern or a
+/// rule of its own, and this one may hold a password.
+pub(crate) const UPSTREAM_URL_RULE: &str = r#"self.url.matches(r"^https?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/([-A-Za-z0-9._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*)?$")"#;
 
 /// Addresses of Redis: a rule for the same reason.
-pub(crate) const REDIS_URL_RULE: &str = r#"self.matches(r"^rediss?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(,([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)*/?$")"#;
+pub(crate) const REDIS_URL_RULE: &str = r#"!has(self.url) || self.url.matches(r"^rediss?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(,([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)*/?$")"#;
 
 /// Services and pods are named after a Gateway, with a few letters more, and some of them may have no more than 63.
 const NAME_RULE: &str = "self.metadata.name.matches('^[a-z][-a-z0-9]{0,39}$')";
