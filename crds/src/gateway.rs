@@ -23,7 +23,9 @@ mod redis;
 mod service;
 mod status;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, ValidationRule,
+};
 use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -68,11 +70,17 @@ pub(crate) const PARAMETER: &str = r"^[-A-Za-z0-9_.~:$@!*\[\]]+$";
 pub(crate) const URL_PATH: &str = "^/[-A-Za-z0-9._~!$&'()*+,;=:@/]*$";
 /// Paths with or without a query.
 pub(crate) const PROBE_PATH: &str = "^/[-A-Za-z0-9._~!$&'()*+,;=:@%/?]*$";
-/// Addresses of upstreams. A rule, not a pattern: what does not match may hold a password and is never shown.
-pub(crate) const UPSTREAM_URL_RULE: &str = r#"self.matches(r"^https?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/([-A-Za-z0-9._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*)?$")"#;
+/// Addresses of upstreams. A rule of the object that holds one: refusals show the text that does not match a pattern or a
+/// rule of its own, and this one may hold a password.
+pub(crate) const UPSTREAM_URL_RULE: &str = r#"self.url.matches(r"^https?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/([-A-Za-z0-9._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*)?$")"#;
 
 /// Addresses of Redis: a rule for the same reason.
-pub(crate) const REDIS_URL_RULE: &str = r#"self.matches(r"^rediss?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(,([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)*/?$")"#;
+pub(crate) const REDIS_URL_RULE: &str = r#"!has(self.url) || self.url.matches(r"^rediss?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(,([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)*/?$")"#;
+
+/// Services and pods are named after a Gateway, with a few letters more, and some of them may have no more than 63.
+const NAME_RULE: &str = "self.metadata.name.matches('^[a-z][-a-z0-9]{0,39}$')";
+const NAME_MESSAGE: &str =
+    "metadata.name must be at most 40 lower-case letters, digits and -, a letter first";
 
 /// A fleet of data planes that serve clients under one configuration.
 #[derive(CustomResource, Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
@@ -281,7 +289,17 @@ fn enabled() -> Switch {
 
 /// The CRD as the API server takes it.
 pub fn crd() -> CustomResourceDefinition {
-    Gateway::crd()
+    let mut crd = Gateway::crd();
+    let schemas = crd.spec.versions.iter_mut();
+    let roots = schemas.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    for root in roots {
+        root.x_kubernetes_validations = Some(vec![ValidationRule {
+            rule: NAME_RULE.to_owned(),
+            message: Some(NAME_MESSAGE.to_owned()),
+            ..ValidationRule::default()
+        }]);
+    }
+    crd
 }
 
 impl GatewaySpec {

@@ -118,9 +118,11 @@ impl Cluster {
         Ok(Self::of(name, home, Programs::at(&record.programs)))
     }
 
-    /// The one of this run of the tests, started if need be; `just cluster-tests` takes it down.
+    /// The one of this run of the tests, started if need be; `just cluster-tests` takes it down. `SLUICE_CLUSTER` names
+    /// another.
     pub async fn shared() -> Result<Self> {
-        Self::start(SHARED_NAME, SHARED_NODES).await
+        let name = std::env::var("SLUICE_CLUSTER").unwrap_or_else(|_| SHARED_NAME.to_owned());
+        Self::start(&name, SHARED_NODES).await
     }
 
     /// Removes the cluster of this name, if there is one, with all that it stored.

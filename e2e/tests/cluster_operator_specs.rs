@@ -76,8 +76,13 @@ fn refused() -> Vec<Wrong> {
         ),
         ("/spec/listener", json!([]), "not declared in schema"),
         (
-            "/spec/redis",
-            json!({}),
+            "/spec/redis/external",
+            json!({"url": format!("redis://user:{PASSWORD}@redis")}),
+            "must be redis:// or rediss://",
+        ),
+        (
+            "/spec/redis/external",
+            json!({"url": "redis://redis"}),
             "exactly one of managed and external",
         ),
         (

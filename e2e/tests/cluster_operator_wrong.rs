@@ -211,7 +211,7 @@ fn wrong_values() -> Vec<Wrong> {
         ),
         (
             "/spec/redis",
-            external(json!({"urlSecretRef": url_ref, "tls": {}})),
+            external(json!({"urlSecretRef": url_ref, "tls": {"serverName": "redis"}})),
             "without TLS; write rediss://",
         ),
         (

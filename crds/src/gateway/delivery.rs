@@ -127,19 +127,22 @@ pub struct BackoffOverride {
 
 /// A server that requests are delivered to.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": UPSTREAM_URL_RULE,
+    "fieldPath": ".url",
+    "message": "must be http:// or https://, a host, and optionally a port and a path"
+}, {
+    "rule": "!isURL(self.url) || url(self.url).getPort() == '' || (int(url(self.url).getPort()) >= 1 && int(url(self.url).getPort()) <= 65535)",
+    "fieldPath": ".url",
+    "message": "the port must be from 1 to 65535"
+}]))]
 pub struct Upstream {
     /// Name of the upstream: lower-case letters, digits and `-`, at most 63 characters.
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub name: String,
     /// `http://` or `https://`, a host, and optionally a port and a path that is put before the path of every request;
     /// at most 2048 characters.
-    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [{
-        "rule": UPSTREAM_URL_RULE,
-        "message": "must be http:// or https://, a host, and optionally a port and a path"
-    }, {
-        "rule": "!isURL(self) || url(self).getPort() == '' || (int(url(self).getPort()) >= 1 && int(url(self).getPort()) <= 65535)",
-        "message": "the port must be from 1 to 65535"
-    }]))]
+    #[schemars(length(min = 1, max = 2048))]
     pub url: String,
     /// Share of the load among upstreams of the same priority: a number from 1 to 1000, default 1.
     #[serde(default = "one")]

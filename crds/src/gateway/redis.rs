@@ -25,6 +25,10 @@ pub struct Redis {
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
+    "rule": REDIS_URL_RULE,
+    "fieldPath": ".url",
+    "message": "must be redis:// or rediss:// and hosts, each with or without a port; for a user or password use urlSecretRef or credentials"
+}, {
     "rule": "has(self.url) != has(self.urlSecretRef)",
     "message": "set exactly one of url and urlSecretRef"
 }, {
@@ -36,10 +40,7 @@ pub struct ExternalRedis {
     /// servers to start from, such as nodes of one cluster, stand after one another: `redis://a:6379,b:6379`. It is
     /// shown to everybody who may see the Gateway and holds no user and no password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [{
-        "rule": REDIS_URL_RULE,
-        "message": "must be redis:// or rediss:// and hosts, each with or without a port; for a user or password use urlSecretRef or credentials"
-    }]))]
+    #[schemars(length(min = 1, max = 2048))]
     pub url: Option<String>,
     /// Key of a Secret that holds the address, which may have `user:password@` before its first host.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -28,7 +28,7 @@ spec:
     - name: redis
       image: localhost/sluice-e2e/redis:1
       imagePullPolicy: IfNotPresent
-      args: [--appendonly, 'no', --protected-mode, 'no', --dir, /tmp]
+      args: [--appendonly, 'no', --save, '', --protected-mode, 'no']
       securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 ---
 apiVersion: v1
@@ -77,8 +77,12 @@ pub async fn apply_crds(cluster: &Cluster) -> Result<()> {
         let file = root().join(format!("crds/yaml/{name}.yaml"));
         cluster.apply(&std::fs::read_to_string(file)?).await?;
         let crd = format!("crd/{name}s.sluice.dev");
-        let established = ["wait", "--for=condition=Established", &crd, "--timeout=30s"];
-        cluster.kubectl(&established).await?;
+        // One that has just come has no conditions that could be waited for.
+        let is_established = async || {
+            let path = r#"--output=jsonpath={.status.conditions[?(@.type=="Established")].status}"#;
+            Ok(cluster.kubectl(&["get", &crd, path]).await?.trim() == "True")
+        };
+        cluster.wait_for(&crd, SOON, is_established).await?;
     }
     Ok(())
 }

@@ -202,12 +202,14 @@ impl<'a> Topology<'a> {
         names.filter(|id| !self.by_id.contains_key(id)).collect()
     }
 
+    /// Those whose owner serves them. One that has just started, or hears too few others, refuses all that it is asked.
     pub(super) fn slots_covered(&self) -> u16 {
+        let serves = |id: &NodeId| {
+            let view = self.by_id.get(id).and_then(|pod| self.pods[*pod].view());
+            view.is_some_and(|view| view.is_state_ok)
+        };
         let live = |shard: &Shard| -> u16 {
-            let owners = shard
-                .owners
-                .iter()
-                .filter(|(id, _)| self.by_id.contains_key(id));
+            let owners = shard.owners.iter().filter(|(id, _)| serves(id));
             owners
                 .flat_map(|(_, ranges)| ranges)
                 .map(|(first, last)| last - first + 1)

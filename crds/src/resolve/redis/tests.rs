@@ -5,7 +5,9 @@ use super::*;
 use crate::gateway::REDIS_URL_RULE;
 
 fn rule() -> Regex {
-    let rule = REDIS_URL_RULE.strip_prefix("self.matches(r\"").unwrap();
+    let rule = REDIS_URL_RULE
+        .strip_prefix("!has(self.url) || self.url.matches(r\"")
+        .unwrap();
     Regex::new(rule.strip_suffix("\")").unwrap()).unwrap()
 }
 

@@ -7,7 +7,9 @@ use crate::gateway::UPSTREAM_URL_RULE;
 
 /// What the API server accepts, but for the bounds of the port.
 fn rule() -> Regex {
-    let rule = UPSTREAM_URL_RULE.strip_prefix("self.matches(r\"").unwrap();
+    let rule = UPSTREAM_URL_RULE
+        .strip_prefix("self.url.matches(r\"")
+        .unwrap();
     Regex::new(rule.strip_suffix("\")").unwrap()).unwrap()
 }
 

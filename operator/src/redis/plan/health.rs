@@ -13,7 +13,7 @@ pub struct Summary {
     /// Every pod is where it should be, in sync, and owns what it should own.
     pub is_healthy: bool,
     pub shards: Vec<ShardSummary>,
-    /// Whose owner answers; all 16,384, also without a cluster.
+    /// Whose owner serves them; all 16,384, also without a cluster.
     pub slots_covered: u16,
     /// Pods that are made from the wanted revision, of all there should be.
     pub pods_updated: u32,
