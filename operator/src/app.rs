@@ -15,7 +15,7 @@ use crate::admin::{Admin, Health};
 use crate::args::{Args, Election};
 use crate::cluster::Writer;
 use crate::events::Events;
-use crate::external::Externals;
+use crate::external::{Externals, PROBES_MAX};
 use crate::gateway::Reconciler;
 use crate::gateway::validate::Defaults;
 use crate::leader::{self, Leadership};
@@ -108,7 +108,7 @@ fn reconciler(
         defaults,
         Events::new(client.clone(), identity),
         Minder::new(writer, Arc::clone(&wake)),
-        Externals::new(wake),
+        Externals::new(wake, PROBES_MAX),
     ))
 }
 

@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// Whoever repairs it waits for the answer.
 const INTERVAL_FAILED: Duration = Duration::from_secs(5);
 /// Probes at a time: many Gateways may begin at once.
-const PROBES_MAX: usize = 8;
+pub const PROBES_MAX: usize = 8;
 
 /// What it is, or what is wrong with it.
 pub type Told = Result<String, String>;
@@ -45,10 +45,11 @@ impl Drop for Watched {
 }
 
 impl Externals {
-    pub fn new(wake: Wake) -> Self {
+    /// With so many probes at a time.
+    pub fn new(wake: Wake, probes: usize) -> Self {
         Self {
             watched: Mutex::default(),
-            permits: Arc::new(Semaphore::new(PROBES_MAX)),
+            permits: Arc::new(Semaphore::new(probes)),
             wake,
         }
     }

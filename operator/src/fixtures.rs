@@ -258,6 +258,7 @@ impl Stage {
         let client = server.client();
         let writer = Writer::new(client.clone(), Leadership::alone());
         let events = Events::new(client, "test");
+        // No Redis is asked.
         let minder = Minder::new(writer.clone(), Arc::new(|_| {}));
         let reconciler = Reconciler::new(
             writer,
@@ -265,7 +266,7 @@ impl Stage {
             defaults(),
             events,
             minder,
-            Externals::new(Arc::new(|_| {})),
+            Externals::new(Arc::new(|_| {}), 0),
         );
         Self {
             server,

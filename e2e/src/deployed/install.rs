@@ -1,7 +1,6 @@
 //! How a gateway gets onto a cluster: by the README's commands, or beside others with rights in its namespace only.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -129,7 +128,7 @@ async fn in_path(cluster: &Cluster, mut command: Command) -> Result<String> {
         let helm = helm.parent().context("a program is in a folder")?;
         let mut folders = vec![programs, helm.to_owned()];
         let path = std::env::var_os("PATH").unwrap_or_default();
-        folders.extend(std::env::split_paths(&path).map(PathBuf::from));
+        folders.extend(std::env::split_paths(&path));
         let output = command
             .env("PATH", std::env::join_paths(folders)?)
             .output()?;

@@ -457,3 +457,49 @@ fn standalone_is_one_pod() {
         Some(HoldReason::DataLossNotAllowed)
     );
 }
+
+/// Puts each pod on a node, in the order of the pods: two of each shard.
+fn on_nodes(seen: &mut Observation, nodes: [&str; 6]) {
+    for (seen, node) in seen.pods.iter_mut().zip(nodes) {
+        seen.pod.node = Some(node.to_owned());
+    }
+}
+
+#[test]
+fn a_node_does_not_keep_most_of_the_primaries() {
+    let wanted = wanted(1, true);
+    let world = whole(&wanted);
+    let mut seen = world.observe();
+    let primaries: Vec<bool> = seen
+        .pods
+        .iter()
+        .map(|seen| matches!(seen.view().map(|view| &view.role), Some(Role::Primary(_))))
+        .collect();
+    // Names of nodes for the primary and the replica of each shard.
+    let places = |of: [(&'static str, &'static str); 3]| -> [&'static str; 6] {
+        std::array::from_fn(|index| {
+            let (primary, replica) = of[index / 2];
+            if primaries[index] { primary } else { replica }
+        })
+    };
+    // The pass at which it has been so for 20 s.
+    let long = 10;
+    on_nodes(&mut seen, places([("a", "b"), ("a", "c"), ("b", "c")]));
+    assert_eq!(steps(&decide(&seen, &wanted)), Vec::<String>::new());
+    let moved = steps(&decide_after(&seen, &wanted, long));
+    assert_eq!(moved.len(), 1, "{moved:?}");
+    assert!(
+        moved[0].contains("CLUSTER FAILOVER") && moved[0].starts_with("gw-redis-s1-"),
+        "{moved:?}"
+    );
+    for even in [
+        [("a", "b"), ("b", "c"), ("c", "a")],
+        // It would only be as uneven the other way round.
+        [("a", "b"), ("a", "b"), ("b", "a")],
+    ] {
+        on_nodes(&mut seen, places(even));
+        let decision = decide_after(&seen, &wanted, long);
+        assert_eq!(steps(&decision), Vec::<String>::new(), "{even:?}");
+        assert!(decision.summary.is_healthy);
+    }
+}
