@@ -21,6 +21,8 @@ const GATEWAYS_PER_NAMESPACE: usize = 20;
 const PRETENDED_NODES: usize = 5;
 /// All objects are made, and everything is said of them.
 const SETTLED: Duration = Duration::from_secs(900);
+/// Longer than statuses are put off.
+const AT_REST: Duration = Duration::from_secs(20);
 /// Edits one after the other, of Gateways and Applications in turn.
 const EDITS: usize = 60;
 const EDIT_VISIBLE: Duration = Duration::from_secs(5);
@@ -121,6 +123,7 @@ async fn measure(cluster: &Cluster, size: Size, operator: Operator) -> Result<()
         memory(&operator)?,
         cpu_seconds(operator.pid())?
     );
+    sleep(AT_REST).await;
     operator.stop().await?;
     let began = Instant::now();
     let operator = start(cluster, "second").await?;
@@ -128,11 +131,10 @@ async fn measure(cluster: &Cluster, size: Size, operator: Operator) -> Result<()
         "another operator had seen everything after {:?}",
         began.elapsed()
     );
-    quiet(cluster, "second").await?;
+    nothing_to_write(cluster, "second").await?;
     let cpu = cpu_seconds(operator.pid())?;
     eprintln!(
-        "it was at rest after {:?}; {}, {cpu:.1} s of CPU",
-        began.elapsed(),
+        "it found nothing to write; {}, {cpu:.1} s of CPU",
         memory(&operator)?
     );
     let single = single_edits(cluster, size).await?;
@@ -215,15 +217,13 @@ async fn settled(cluster: &Cluster, size: Size) -> Result<()> {
     Ok(())
 }
 
-/// Waits until an operator has written nothing for a while. What it finds is as it should be: it has nothing to write.
-async fn quiet(cluster: &Cluster, operator: &str) -> Result<()> {
+/// What an operator finds that begins is as it should be: it has nothing to write.
+async fn nothing_to_write(cluster: &Cluster, operator: &str) -> Result<()> {
+    sleep(AT_REST).await;
     let agent = format!("({operator}_");
-    sleep(Duration::from_secs(20)).await;
     let writes = all_writes(cluster, |line| line.contains(&agent))?;
-    eprintln!("it wrote {} times", writes.len());
-    for write in writes.iter().take(5) {
-        eprintln!("  {write:?}");
-    }
+    let shown: Vec<&Write> = writes.iter().take(5).collect();
+    ensure!(shown.is_empty(), "{} times: {shown:#?}", writes.len());
     Ok(())
 }
 
