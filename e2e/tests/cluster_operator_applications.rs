@@ -151,34 +151,14 @@ async fn contested_key(namespace: &Namespace) -> Result<()> {
         "belongs to Application {}/zoe (spec.keys[0].value), which is older; ",
         namespace.name()
     );
-    let refused = ["Accepted", "False", "Conflicted"];
-    says(namespace, "slapp/adam", refused, &told, AT_ONCE).await?;
-    says(
-        namespace,
-        "slapp/adam",
-        ["Ready", "False", "Conflicted"],
-        &told,
-        AT_ONCE,
-    )
-    .await?;
-    says(
-        namespace,
-        "slapp/eve",
-        ["Accepted", "True", "Accepted"],
-        "",
-        AT_ONCE,
-    )
-    .await?;
-    says(
-        namespace,
-        "slapp/eve",
-        ["Ready", "True", "Ready"],
-        "",
-        AT_ONCE,
-    )
-    .await?;
-    let warned = ["ConfigurationWarning", "True", "Conflicted"];
-    says(namespace, "slapp/eve", warned, &told, AT_ONCE).await?;
+    for (name, said) in [
+        ("adam", ["Accepted", "False", "Conflicted"]),
+        ("adam", ["Ready", "False", "Conflicted"]),
+        ("eve", ["ConfigurationWarning", "True", "Conflicted"]),
+    ] {
+        says(namespace, &format!("slapp/{name}"), said, &told, AT_ONCE).await?;
+    }
+    is_ready(namespace, "eve").await?;
     let keys = async |name| {
         let served = served(namespace, name).await?;
         Ok::<_, anyhow::Error>(served.and_then(|served| served["keys"].as_array().map(Vec::len)))
@@ -194,22 +174,13 @@ async fn contested_key(namespace: &Namespace) -> Result<()> {
     );
     namespace.kubectl(&["delete", "slapp", "zoe"]).await?;
     until_served(namespace, "adam", |served| served.is_some()).await?;
-    says(
-        namespace,
-        "slapp/adam",
-        ["Accepted", "True", "Accepted"],
-        "",
-        AT_ONCE,
-    )
-    .await?;
-    says(
-        namespace,
-        "slapp/adam",
-        ["Ready", "True", "Ready"],
-        "",
-        AT_ONCE,
-    )
-    .await?;
+    is_ready(namespace, "adam").await
+}
+
+async fn is_ready(namespace: &Namespace, name: &str) -> Result<()> {
+    for said in [["Accepted", "True", "Accepted"], ["Ready", "True", "Ready"]] {
+        says(namespace, &format!("slapp/{name}"), said, "", AT_ONCE).await?;
+    }
     Ok(())
 }
 
