@@ -7,8 +7,9 @@ tools := env("XDG_CACHE_HOME", env("HOME", "/tmp") / ".cache") / "sluice/tools"
 export PATH := tools / "bin" + ":" + env("PATH")
 export RUST_LIB_BACKTRACE := "0"
 
-# Everything that CI runs, in its order. What it leaves out takes longer than the rest of the cluster's tests together:
-# `just cluster-tests` runs all of them.
+# The cluster's tests that are left out here take longer than all others together; `just cluster-tests` runs them too.
+#
+# What CI runs, in its order
 ci: fmt clippy deny test (cluster-tests "cluster_chart_rendered" "cluster_faults" "cluster_gateway" "cluster_leaves_nothing" "cluster_operator_leader" "cluster_operator_specs" "cluster_operator_wrong" "cluster_start" "cluster_workloads")
 
 # Formatting is as rustfmt makes it

@@ -8,9 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sluice_e2e::cluster::Namespace;
 use sluice_e2e::operator::stage::{gateway, get, operator, ready, stage, with};
+use tokio::time::sleep;
 
 /// Servers take their time to stop.
 const GONE: Duration = Duration::from_secs(120);
+/// From ready to every server knowing where the others are now.
+const SERVED: Duration = Duration::from_secs(30);
 const KEYS: usize = 30;
 
 #[tokio::test]
@@ -100,11 +103,19 @@ async fn redis(namespace: &Namespace, words: &[&str]) -> Result<String> {
     let password = secret["data"]["dataplane"].as_str().context("a password")?;
     let password = String::from_utf8(STANDARD.decode(password)?)?;
     let line = format!(
-        "REDISCLI_AUTH={password} redis-cli -c --user dataplane {}",
+        "REDISCLI_AUTH={password} timeout 5 redis-cli -c --user dataplane {}",
         words.join(" ")
     );
-    let answer = namespace.shell("demo-redis-s0-0", &line).await?;
-    Ok(answer.trim().to_owned())
+    // Servers that have just come back name each other's former addresses for some seconds.
+    let deadline = Instant::now() + SERVED;
+    loop {
+        let asked = namespace.shell("demo-redis-s0-0", &line).await;
+        match asked {
+            Ok(answer) => return Ok(answer.trim().to_owned()),
+            Err(error) => ensure!(Instant::now() < deadline, "{error:#}"),
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// Names and identities of the claims.
