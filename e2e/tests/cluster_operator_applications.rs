@@ -132,6 +132,13 @@ async fn edits(namespace: &Namespace) -> Result<()> {
     Ok(())
 }
 
+async fn is_well(namespace: &Namespace, application: &str) -> Result<()> {
+    for condition in [["Accepted", "True", "Accepted"], ["Ready", "True", "Ready"]] {
+        says(namespace, application, condition, "", AT_ONCE).await?;
+    }
+    Ok(())
+}
+
 /// A key belongs to the oldest that claims it; when that one is gone, to the next.
 async fn contested_key(namespace: &Namespace) -> Result<()> {
     sleep(OLDER).await;
@@ -161,22 +168,7 @@ async fn contested_key(namespace: &Namespace) -> Result<()> {
         AT_ONCE,
     )
     .await?;
-    says(
-        namespace,
-        "slapp/eve",
-        ["Accepted", "True", "Accepted"],
-        "",
-        AT_ONCE,
-    )
-    .await?;
-    says(
-        namespace,
-        "slapp/eve",
-        ["Ready", "True", "Ready"],
-        "",
-        AT_ONCE,
-    )
-    .await?;
+    is_well(namespace, "slapp/eve").await?;
     let warned = ["ConfigurationWarning", "True", "Conflicted"];
     says(namespace, "slapp/eve", warned, &told, AT_ONCE).await?;
     let keys = async |name| {
@@ -194,22 +186,7 @@ async fn contested_key(namespace: &Namespace) -> Result<()> {
     );
     namespace.kubectl(&["delete", "slapp", "zoe"]).await?;
     until_served(namespace, "adam", |served| served.is_some()).await?;
-    says(
-        namespace,
-        "slapp/adam",
-        ["Accepted", "True", "Accepted"],
-        "",
-        AT_ONCE,
-    )
-    .await?;
-    says(
-        namespace,
-        "slapp/adam",
-        ["Ready", "True", "Ready"],
-        "",
-        AT_ONCE,
-    )
-    .await?;
+    is_well(namespace, "slapp/adam").await?;
     Ok(())
 }
 

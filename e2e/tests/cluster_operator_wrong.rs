@@ -63,7 +63,8 @@ async fn wrong_gateways(namespace: &Namespace) -> Result<()> {
     let cases = wrong_references()
         .into_iter()
         .map(|case| ("RefNotFound", case));
-    let cases = cases.chain(wrong_values().into_iter().map(|case| ("Invalid", case)));
+    let values = wrong_keys().into_iter().chain(wrong_addresses());
+    let cases = cases.chain(values.map(|case| ("Invalid", case)));
     let mut slowest = Duration::ZERO;
     for (reason, (pointer, value, wanted)) in cases {
         let bad = with(&good, pointer, value)?;
@@ -125,14 +126,10 @@ fn wrong_references() -> Vec<Wrong> {
     ]
 }
 
-fn wrong_values() -> Vec<Wrong> {
+fn wrong_keys() -> Vec<Wrong> {
     let jwt = "/spec/relay/authentication/jwt";
     let api_key = |key: &str| json!({"keySecretRef": {"name": "keys", "key": key}});
     let tls = json!({"certificateRef": {"name": "certificate"}});
-    let external = |external: Value| json!({"external": external});
-    let url_ref = json!({"name": "keys", "key": "address"});
-    let password_ref = json!({"passwordSecretRef": {"name": "keys", "key": "good"}});
-    let upstreams = |url: &str| json!([{"name": "main", "url": url}]);
     vec![
         (
             "/spec/listeners",
@@ -189,6 +186,15 @@ fn wrong_values() -> Vec<Wrong> {
             json!({"jwks": {"url": "ftp://keys"}}),
             "the scheme is unknown; write an http://",
         ),
+    ]
+}
+
+fn wrong_addresses() -> Vec<Wrong> {
+    let external = |external: Value| json!({"external": external});
+    let url_ref = json!({"name": "keys", "key": "address"});
+    let password_ref = json!({"passwordSecretRef": {"name": "keys", "key": "good"}});
+    let upstreams = |url: &str| json!([{"name": "main", "url": url}]);
+    vec![
         (
             "/spec/redis",
             external(json!({"url": "redis://[1:2]"})),
