@@ -28,6 +28,7 @@ use crate::gateway::validate::Defaults;
 use crate::kinds::Kind;
 use crate::leader::Leadership;
 use crate::managed::Minder;
+use crate::packed::Packed;
 use crate::pods::PodView;
 use crate::world::World;
 
@@ -115,8 +116,11 @@ impl ApiServer {
                 metadata.name.clone().unwrap(),
             );
             match value["kind"].as_str().unwrap() {
-                "Gateway" => drop(world.gateways.put(key, object)),
-                "Application" => drop(world.applications.put(key, object)),
+                "Gateway" => drop(world.gateways.put(key, Packed::new(&object, None))),
+                "Application" => {
+                    let packed = Packed::new(&object, crate::world::target_of(&object));
+                    world.applications.put(key, packed);
+                }
                 kind => {
                     let kind = Kind::ALL
                         .into_iter()
@@ -131,8 +135,8 @@ impl ApiServer {
                     if let Some(versions) = versions {
                         versions.put(key.clone(), version);
                     }
-                    if crate::world::gateway_of(&object).is_some() {
-                        world.made[&kind].put(key, object);
+                    if let Some(owner) = crate::world::owner_of(&object) {
+                        world.made[&kind].put(key, Packed::new(&object, Some(owner)));
                     }
                 }
             }

@@ -93,7 +93,8 @@ impl Reconciler {
 
     /// One pass over a Gateway.
     pub async fn reconcile(&self, key: &Key) -> Outcome {
-        let Some(gateway) = self.world.gateways.get(&key.0, &key.1) else {
+        let known = self.world.gateways.get(&key.0, &key.1);
+        let Some(gateway) = known.and_then(|known| known.unpack()).map(Arc::new) else {
             return self.gone(key).await;
         };
         // What belongs to it is deleted by Kubernetes; made again it would hold that up.

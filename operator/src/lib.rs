@@ -18,6 +18,7 @@ pub mod limits;
 pub mod managed;
 pub mod metrics;
 pub mod object;
+pub mod packed;
 pub mod pods;
 pub mod queue;
 pub mod redis;

@@ -12,7 +12,7 @@ use crate::limits::{CONCURRENT_PASSES, GATHERING};
 use crate::metrics::Metrics;
 use crate::queue::{Outcome, Queue};
 use crate::shelf::Key;
-use crate::world::{Change, target_of};
+use crate::world::Change;
 
 /// The queue and who waits for it.
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Work {
             }
             Change::Namespace(name) => {
                 let applications = reconciler.world.applications.of_namespace(&name);
-                for key in applications.iter().filter_map(|one| target_of(one)) {
+                for key in applications.iter().filter_map(|one| one.gateway()) {
                     self.add(key);
                 }
             }
@@ -52,7 +52,7 @@ impl Work {
             self.add(key);
         }
         for (_, application) in reconciler.world.applications.all() {
-            if let Some(key) = target_of(&application) {
+            if let Some(key) = application.gateway() {
                 self.add(key);
             }
         }

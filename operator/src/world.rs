@@ -13,6 +13,7 @@ use kube::api::DynamicObject;
 
 use crate::kinds::Kind;
 use crate::object::GATEWAY_LABEL;
+use crate::packed::Packed;
 use crate::pods::PodView;
 use crate::shelf::{Key, Shelf};
 
@@ -24,11 +25,12 @@ pub type Live = BTreeMap<(Kind, String), Arc<DynamicObject>>;
 
 #[derive(Debug)]
 pub struct World {
-    pub gateways: Shelf<DynamicObject>,
-    pub applications: Shelf<DynamicObject>,
+    pub gateways: Shelf<Packed>,
+    /// By the Gateways that they name.
+    pub applications: Shelf<Packed>,
     pub pods: Shelf<PodView>,
     /// What the operator made, of every kind in [`Kind::ALL`].
-    pub made: HashMap<Kind, Shelf<DynamicObject>>,
+    pub made: HashMap<Kind, Shelf<Packed>>,
     /// Versions of all Secrets.
     pub secrets: Shelf<String>,
     /// Versions of all ConfigMaps.
@@ -39,16 +41,15 @@ pub struct World {
 
 impl Default for World {
     fn default() -> Self {
-        let by_gateway = |_| Shelf::grouped(gateway_key);
         Self {
             gateways: Shelf::default(),
-            applications: Shelf::grouped(target_of),
+            applications: Shelf::grouped(Packed::gateway),
             pods: Shelf::grouped(|pod: &PodView| {
                 Some((pod.namespace.clone(), pod.gateway.clone()))
             }),
             made: Kind::ALL
                 .into_iter()
-                .map(|kind| (kind, by_gateway(kind)))
+                .map(|kind| (kind, Shelf::grouped(Packed::gateway)))
                 .collect(),
             secrets: Shelf::default(),
             config_maps: Shelf::default(),
@@ -62,12 +63,20 @@ impl World {
     pub fn live(&self, gateway: &Key) -> Live {
         let mut live = Live::new();
         for (kind, shelf) in &self.made {
-            for object in shelf.of_group(gateway) {
+            let packed = shelf.of_group(gateway);
+            for object in packed.iter().filter_map(|packed| packed.unpack()) {
                 let name = object.metadata.name.clone().unwrap_or_default();
-                live.insert((*kind, name), object);
+                live.insert((*kind, name), Arc::new(object));
             }
         }
         live
+    }
+
+    /// The Applications that name a Gateway, in all namespaces.
+    pub fn applications_of(&self, gateway: &Key) -> Vec<Arc<DynamicObject>> {
+        let packed = self.applications.of_group(gateway);
+        let objects = packed.iter().filter_map(|packed| packed.unpack());
+        objects.map(Arc::new).collect()
     }
 
     /// Pods of one component of a Gateway.
@@ -79,7 +88,7 @@ impl World {
 }
 
 /// The Gateway that an object of the operator belongs to.
-fn gateway_key(object: &DynamicObject) -> Option<Key> {
+pub fn owner_of(object: &DynamicObject) -> Option<Key> {
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
     Some((namespace, gateway_of(object)?.to_owned()))
 }

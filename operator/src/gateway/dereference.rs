@@ -30,7 +30,7 @@ pub struct Snapshot {
 
 /// The Applications that name a Gateway, in all namespaces.
 pub fn applications_of(world: &World, gateway: &Key) -> Vec<Arc<DynamicObject>> {
-    world.applications.of_group(gateway)
+    world.applications_of(gateway)
 }
 
 /// Everything that a Gateway and its Applications refer to.

@@ -19,9 +19,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::{Reference, World, gateway_of, target_of};
+use super::{Reference, World, owner_of, target_of};
 use crate::kinds::Kind;
 use crate::object::GATEWAY_LABEL;
+use crate::packed::Packed;
 use crate::pods::PodView;
 use crate::shelf::Key;
 
@@ -258,13 +259,14 @@ impl Follower {
         };
         match self.sort {
             Sort::Gateways => {
-                world.gateways.put(key.clone(), object);
+                world.gateways.put(key.clone(), Packed::new(&object, None));
                 self.tell(Change::Gateway(key));
             }
             Sort::Applications => {
-                self.tell_target(&object);
-                if let Some(former) = world.applications.put(key, object) {
-                    self.tell_target(&former);
+                let packed = Packed::new(&object, target_of(&object));
+                self.tell_gateway(packed.gateway());
+                if let Some(former) = world.applications.put(key, packed) {
+                    self.tell_gateway(former.gateway());
                 }
             }
             Sort::Pods => {
@@ -280,10 +282,11 @@ impl Follower {
                 }
             }
             Sort::Made(kind) => {
-                self.tell_owner(&object);
+                let packed = Packed::new(&object, owner_of(&object));
+                self.tell_gateway(packed.gateway());
                 let shelf = world.made.get(&kind);
-                if let Some(former) = shelf.and_then(|shelf| shelf.put(key, object)) {
-                    self.tell_owner(&former);
+                if let Some(former) = shelf.and_then(|shelf| shelf.put(key, packed)) {
+                    self.tell_gateway(former.gateway());
                 }
             }
             Sort::Secrets => {
@@ -318,7 +321,9 @@ impl Follower {
             }
             Sort::Applications => {
                 let former = world.applications.remove(key);
-                self.tell_target(former.as_deref().unwrap_or(last));
+                self.tell_gateway(
+                    former.map_or_else(|| target_of(last), |former| former.gateway()),
+                );
             }
             Sort::Pods => {
                 if let Some(pod) = world.pods.remove(key) {
@@ -330,7 +335,7 @@ impl Follower {
             }
             Sort::Made(kind) => {
                 let former = world.made.get(&kind).and_then(|shelf| shelf.remove(key));
-                self.tell_owner(former.as_deref().unwrap_or(last));
+                self.tell_gateway(former.map_or_else(|| owner_of(last), |former| former.gateway()));
             }
             Sort::Secrets => {
                 world.secrets.remove(key);
@@ -359,7 +364,7 @@ impl Follower {
             }
             Sort::Applications => {
                 for (_, application) in world.applications.keep(namespace, listed) {
-                    self.tell_target(&application);
+                    self.tell_gateway(application.gateway());
                 }
             }
             Sort::Pods => {
@@ -373,7 +378,7 @@ impl Follower {
             Sort::Made(kind) => {
                 let shelf = world.made.get(&kind).into_iter();
                 for (_, object) in shelf.flat_map(|shelf| shelf.keep(namespace, listed)) {
-                    self.tell_owner(&object);
+                    self.tell_gateway(object.gateway());
                 }
             }
             Sort::Secrets => {
@@ -398,15 +403,9 @@ impl Follower {
         (self.sink)(change);
     }
 
-    fn tell_target(&self, application: &DynamicObject) {
-        if let Some(gateway) = target_of(application) {
+    fn tell_gateway(&self, gateway: Option<Key>) {
+        if let Some(gateway) = gateway {
             self.tell(Change::Gateway(gateway));
-        }
-    }
-
-    fn tell_owner(&self, object: &DynamicObject) {
-        if let Some(gateway) = gateway_of(object) {
-            self.tell(Change::Gateway((key(object).0, gateway.to_owned())));
         }
     }
 }
