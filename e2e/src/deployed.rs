@@ -143,6 +143,16 @@ impl Deployed {
         Ok(clients)
     }
 
+    /// What each data plane says of the lanes whose deliveries it makes.
+    pub async fn lanes(&self) -> Result<String> {
+        let mut all = String::new();
+        for pod in self.pods().await? {
+            let lanes = http::get((pod.ip, ADMIN_PORT).into(), "/lanes").await?;
+            all.push_str(&format!("{}: {}\n", pod.name, lanes.text()));
+        }
+        Ok(all)
+    }
+
     /// Calls the server API through the Service.
     pub async fn api(&self, method: &str, request: &Value) -> Result<Value> {
         api(self.address, method, request).await

@@ -225,11 +225,13 @@ pub async fn counted(
             eprintln!("{count} events in order, {repeats} requests of them twice");
             return Ok(());
         }
-        ensure!(
-            Instant::now() < deadline,
-            "{} of {count} events arrived",
-            arrived.len()
-        );
+        if Instant::now() > deadline {
+            let (last, lanes) = (arrived.last(), deployed.lanes().await?);
+            bail!(
+                "{} of {count} events arrived, {last:?} last; {lanes}",
+                arrived.len()
+            );
+        }
         sleep(STEP).await;
     }
 }
