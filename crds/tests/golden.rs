@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use sluice_crds::{manifest, resolve};
+use sluice_crds::{config, manifest, resolve};
 
 fn yaml_files(dir: &str) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
@@ -64,4 +64,27 @@ fn examples_and_profiles_resolve() {
             file.display()
         );
     }
+}
+
+#[test]
+fn the_example_for_kubernetes_resolves_where_there_is_an_operator() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/kubernetes/gateway.yaml");
+    let (mut objects, mut problems) = manifest::load(std::slice::from_ref(&file), None);
+    // How the Redis that it runs is reached.
+    let redis = config::Redis {
+        seeds: Vec::new(),
+        tls: None,
+        username: None,
+        password: None,
+    };
+    let key = ("default".to_owned(), "demo".to_owned());
+    objects.managed_redis.insert(key, redis);
+    let resolution = resolve::resolve(&objects);
+    problems.extend(resolution.problems);
+    assert!(problems.is_empty(), "{problems:#?}");
+    assert!(
+        resolution
+            .config
+            .is_some_and(|config| config.redis.is_some())
+    );
 }

@@ -1,4 +1,4 @@
-//! A gateway as it is deployed: the chart, `examples/gateway.yaml`, a managed Redis Cluster, an upstream on this machine.
+//! A gateway as it is deployed: the chart, `examples/kubernetes/gateway.yaml`, a managed Redis Cluster, an upstream on this machine.
 //!
 //! The operator runs in the same namespace and sees no other. The images are those that `just images` made; they are not
 //! made here, as that is cargo's and the user's, and the cluster is root's.

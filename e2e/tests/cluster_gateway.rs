@@ -1,4 +1,4 @@
-//! A gateway that the operator made of `examples/gateway.yaml`: the SDKs work through its Service, and neither a killed
+//! A gateway that the operator made of `examples/kubernetes/gateway.yaml`: the SDKs work through its Service, and neither a killed
 //! pod, nor a rollout, nor an operator that is away loses anything.
 
 use std::collections::BTreeSet;

@@ -67,7 +67,7 @@ pub(super) async fn install(
             ];
             chart::install(cluster, namespace.name(), RELEASE, &values).await?;
             namespace.apply(&upstream_manifest(upstream)?).await?;
-            let gateway = root().join("examples/gateway.yaml");
+            let gateway = root().join("examples/kubernetes/gateway.yaml");
             namespace.apply(&std::fs::read_to_string(gateway)?).await?;
             let wait = ["wait", "--for=condition=Ready", "slgw/demo", READY];
             namespace.kubectl(&wait).await?;
@@ -76,9 +76,9 @@ pub(super) async fn install(
     }
 }
 
-/// `examples/upstream.yaml` for this server.
+/// `examples/kubernetes/upstream.yaml` for this server.
 fn upstream_manifest(upstream: SocketAddr) -> Result<String> {
-    let manifest = std::fs::read_to_string(root().join("examples/upstream.yaml"))?;
+    let manifest = std::fs::read_to_string(root().join("examples/kubernetes/upstream.yaml"))?;
     let (port, address) = ("port: 9000", "[10.200.0.1]");
     ensure!(
         manifest.contains(port) && manifest.contains(address),
@@ -100,7 +100,7 @@ async fn as_in_readme(namespace: &Namespace, upstream: SocketAddr) -> Result<()>
     let manifest = scratch.write("upstream.yaml", &upstream_manifest(upstream)?)?;
     let readme = Readme::read()?;
     let block = readme.block("sh", "helm install")?;
-    let (example, apply) = ("examples/upstream.yaml", "kubectl apply");
+    let (example, apply) = ("examples/kubernetes/upstream.yaml", "kubectl apply");
     ensure!(block.contains(example) && block.contains(apply), "{block}");
     let block = block.replace(example, &manifest.display().to_string());
     let kubeconfig = scratch.path().join("kubeconfig");
