@@ -81,11 +81,18 @@ async fn a_deployment_spreads_over_the_nodes_and_its_service_reaches_all() -> Re
             .collect();
         // Every pod of every node asks the Service by its short name until all have answered.
         for (pod, _) in &pods {
-            let answers = namespace
-                .shell(pod, "for i in $(seq 40); do fetch -t 5 http://echo/; done")
+            let have_all_answered = async || {
+                let line = "for i in $(seq 40); do fetch -t 5 http://echo/; done";
+                let answers = namespace.shell(pod, line).await?;
+                let answered: BTreeSet<String> = answers.lines().map(ToOwned::to_owned).collect();
+                ensure!(answered == expected, "{pod} got {answered:?}");
+                Ok(true)
+            };
+            // A node's proxy learns of a pod some time after the pod is ready.
+            let cluster = namespace.cluster();
+            cluster
+                .wait_for("all answer", SOON, have_all_answered)
                 .await?;
-            let answered: BTreeSet<String> = answers.lines().map(ToOwned::to_owned).collect();
-            ensure!(answered == expected, "{pod} got {answered:?}");
         }
         // From outside of the cluster, through any node's port.
         let cluster = namespace.cluster();
