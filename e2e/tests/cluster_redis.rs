@@ -121,10 +121,29 @@ async fn inflict(deployed: &Deployed, fault: &Fault, before: &[Pod]) -> Result<(
             deployed.namespace.kubectl(&words).await.map(drop)
         }
         Fault::Node => {
+            // Two primaries on it would be another fault: without a majority only the operator replaces them, later.
+            let are_apart = async || primaries_are_apart(deployed).await;
+            let cluster = deployed.namespace.cluster();
+            cluster
+                .wait_for("primaries are on nodes of their own", SOON, are_apart)
+                .await?;
             let node = node_of_a_primary(deployed, before).await?;
             deployed.namespace.cluster().kill_node(node).await
         }
     }
+}
+
+async fn primaries_are_apart(deployed: &Deployed) -> Result<bool> {
+    let mut nodes = BTreeSet::new();
+    let mut primaries = 0;
+    for pod in deployed.pods_of(REDIS).await? {
+        let role = deployed.redis(&pod, &["INFO", "replication"]).await?;
+        if role.to_string().contains("role:master") {
+            primaries += 1;
+            nodes.insert(pod.node);
+        }
+    }
+    Ok(primaries == 3 && nodes.len() == primaries)
 }
 
 /// Not the first one: clients come in through it.
