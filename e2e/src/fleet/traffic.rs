@@ -2,21 +2,24 @@
 //!
 //! On channels with history every number is published until it is acknowledged, with its number as idempotency key, and
 //! every reader has to get it exactly once, in order, or be told that it missed some. On channels without history numbers
-//! are published once; there the longest silence counts.
+//! are published once; there the longest silence counts, and nothing comes twice on one connection. A reader that comes back
+//! on another data plane has no position to give there: that one may be behind the former, and what is on its way to it
+//! comes again.
+
+mod reader;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use self::reader::{Read, Reader, account};
 use crate::api::Api;
-use crate::client::Client;
-use crate::token;
 
 /// Channels of either kind: several in each shard.
 const CHANNELS: usize = 12;
@@ -24,10 +27,6 @@ const CHANNELS: usize = 12;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Pause before a publication is tried again, and before a reader comes back.
 const RETRY: Duration = Duration::from_millis(100);
-/// Time for what was published last to arrive, on a machine that has none.
-const SETTLE: Duration = Duration::from_secs(40);
-/// Who has what was published last waits for so long for what comes again.
-const QUIET: Duration = Duration::from_secs(2);
 /// The namespace without history; the default one has it.
 pub const PLAIN: &str = "plain";
 
@@ -53,14 +52,6 @@ struct Written {
     longest_pause: Duration,
 }
 
-#[derive(Default)]
-struct Read {
-    numbers: Vec<u64>,
-    /// The server said that publications may be missing, and how often.
-    told: u64,
-    longest_silence: Duration,
-}
-
 /// What the traffic came to; of all channels the worst.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -77,6 +68,8 @@ pub struct Report {
     pub plain_published: u64,
     pub plain_lost: u64,
     pub plain_repeated: u64,
+    /// What readers had on their last connection already, and got first on the next one.
+    pub plain_overlap: u64,
     pub plain_silence: Duration,
     pub longest_call: Duration,
 }
@@ -136,24 +129,12 @@ impl Traffic {
                 let (missing, repeated) = account(&read.numbers, written.last);
                 report.plain_lost += missing;
                 report.plain_repeated += repeated;
+                report.plain_overlap += read.overlap;
                 report.plain_silence = report.plain_silence.max(read.longest_silence);
             }
         }
         Ok(report)
     }
-}
-
-/// How many of 1 to `last` are missing, and how many come again or out of order.
-fn account(numbers: &[u64], last: u64) -> (u64, u64) {
-    let (mut highest, mut repeated) = (0, 0);
-    for number in numbers {
-        if *number <= highest {
-            repeated += 1;
-        }
-        highest = highest.max(*number);
-    }
-    let distinct = numbers.len() as u64 - repeated;
-    (last.saturating_sub(distinct), repeated)
 }
 
 impl Flow {
@@ -226,123 +207,4 @@ async fn write(api: Api, channel: String, kept: bool, stop: Arc<AtomicBool>) -> 
         sleep(PAUSE).await;
     }
     written
-}
-
-/// One client that comes back whenever it is sent away, with the position it has.
-struct Reader {
-    /// Where to connect, in turn.
-    places: Vec<SocketAddr>,
-    channel: String,
-    kept: bool,
-    client: Option<Client>,
-    position: Option<(u64, String)>,
-    read: Read,
-    heard: Instant,
-}
-
-impl Reader {
-    fn new(places: Vec<SocketAddr>, channel: String, kept: bool) -> Self {
-        Self {
-            places,
-            channel,
-            kept,
-            client: None,
-            position: None,
-            read: Read::default(),
-            heard: Instant::now(),
-        }
-    }
-
-    async fn open(&mut self) -> Result<()> {
-        let mut client = Client::connect(self.places[0], &token::user("reader"))
-            .await?
-            .0;
-        let mut request = json!({ "channel": self.channel });
-        if let Some((offset, epoch)) = &self.position {
-            request["recover"] = json!(true);
-            request["offset"] = json!(offset);
-            request["epoch"] = json!(epoch);
-        }
-        let result = client.call("subscribe", request).await?;
-        if self.kept {
-            if self.position.is_some() && result["recovered"] != true {
-                self.read.told += 1;
-            }
-            let epoch = result["epoch"].as_str().context("epoch")?.to_owned();
-            let offset = result["offset"].as_u64().unwrap_or(0);
-            self.position = Some((offset, epoch));
-            for publication in result["publications"].as_array().into_iter().flatten() {
-                self.take(publication)?;
-            }
-        }
-        self.client = Some(client);
-        Ok(())
-    }
-
-    fn take(&mut self, publication: &Value) -> Result<()> {
-        let number = publication["data"]["n"].as_u64().context("numbered")?;
-        self.read.longest_silence = self.read.longest_silence.max(self.heard.elapsed());
-        self.heard = Instant::now();
-        self.read.numbers.push(number);
-        if let Some((offset, _)) = &mut self.position {
-            let next = publication["offset"].as_u64().context("offset")?;
-            ensure!(
-                next == *offset + 1,
-                "{}: offset {next} after {offset}",
-                self.channel
-            );
-            *offset = next;
-        }
-        Ok(())
-    }
-
-    /// Until it has the last number, which is told once it is written.
-    async fn run(mut self, last: Arc<AtomicU64>) -> Result<Read> {
-        self.heard = Instant::now();
-        let mut stopped: Option<Instant> = None;
-        loop {
-            let last = last.load(Ordering::Relaxed);
-            if last != u64::MAX {
-                let since = *stopped.get_or_insert_with(Instant::now);
-                let has_last = self.read.numbers.last().is_some_and(|has| *has >= last);
-                // Silence after the last publication is none.
-                let quiet = since.elapsed() > QUIET && self.heard.elapsed() > QUIET;
-                if has_last && quiet || since.elapsed() > SETTLE {
-                    return Ok(self.read);
-                }
-            }
-            let Some(client) = &mut self.client else {
-                self.places.rotate_left(1);
-                if self.open().await.is_err() {
-                    sleep(RETRY).await;
-                }
-                continue;
-            };
-            match timeout(Duration::from_millis(500), client.push()).await {
-                Err(_) => {}
-                Ok(Ok(push)) if push.get("pub").is_some() => self.take(&push["pub"])?,
-                Ok(Ok(push)) if push.get("unsubscribe").is_some() => {
-                    // Insufficient state: the same place again, from the same position.
-                    self.client = None;
-                    self.places.rotate_right(1);
-                }
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) => self.client = None,
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::account;
-
-    #[test]
-    fn what_is_missing_and_what_comes_again() {
-        assert_eq!(account(&[1, 2, 3], 3), (0, 0));
-        assert_eq!(account(&[1, 3], 3), (1, 0));
-        assert_eq!(account(&[1, 2, 2, 3], 3), (0, 1));
-        assert_eq!(account(&[1, 3, 2], 3), (1, 1));
-        assert_eq!(account(&[], 2), (2, 0));
-    }
 }
