@@ -1,11 +1,9 @@
 //! A gateway as it is deployed: the chart, `examples/kubernetes/gateway.yaml`, a managed Redis Cluster, an upstream on this machine.
 //!
-//! The operator runs in the same namespace and sees no other. The images are those that `just images` made; they are not
-//! made here, as that is cargo's and the user's, and the cluster is root's.
+//! How it is installed, and what its operator sees, is `Install`'s.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -16,8 +14,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Namespace};
 use crate::http;
+use crate::prepare::{load_images, restricted};
 use crate::redis::{Resp, ask};
-use crate::sluice::root;
 use crate::upstream::handle::Upstream;
 use crate::upstream::settings::Settings;
 
@@ -87,7 +85,7 @@ impl Deployed {
     /// ready.
     pub async fn start(prefix: &str, how: Install) -> Result<Self> {
         let cluster = Cluster::shared().await?;
-        load_images(&cluster).await?;
+        load_images(&cluster, &["dataplane", "operator", "redis", "redis-2"]).await?;
         let settings = Settings {
             keep_requests: REQUESTS_KEPT,
             ..Settings::default()
@@ -223,43 +221,6 @@ pub fn publication(channel: &str, text: &str) -> Value {
         "account": "acme", "channel": channel, "data": { "text": text },
         "idempotency_key": format!("{channel} {text}"),
     })
-}
-
-/// Puts the project's images, and the Redis of the tests, into the nodes.
-pub async fn load_images(cluster: &Cluster) -> Result<()> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    for name in ["dataplane", "operator", "redis", "redis-2"] {
-        let archive = target.join(format!("images/{name}.tar"));
-        ensure!(
-            archive.is_file(),
-            "{} is missing: `just images` makes it",
-            archive.display()
-        );
-        cluster.load_image(&archive).await?;
-    }
-    Ok(())
-}
-
-/// Makes the API server know what a Gateway is.
-pub async fn apply_crds(cluster: &Cluster) -> Result<()> {
-    let crds = std::fs::read_to_string(root().join("charts/sluice/files/crds.yaml"))?;
-    cluster.apply(&crds).await?;
-    for name in ["gateways", "applications"] {
-        let crd = format!("crd/{name}.sluice.dev");
-        let wait = ["wait", "--for=condition=Established", &crd, "--timeout=30s"];
-        cluster.kubectl(&wait).await?;
-    }
-    Ok(())
-}
-
-/// A namespace whose pods may do as little as pods can.
-pub async fn restricted(cluster: &Cluster, prefix: &str) -> Result<Namespace> {
-    let namespace = cluster.namespace(prefix).await?;
-    let label = "pod-security.kubernetes.io/enforce=restricted";
-    let words = ["label", "namespace", namespace.name(), label];
-    cluster.kubectl(&words).await?;
-    Ok(namespace)
 }
 
 /// The Service's port on a node.

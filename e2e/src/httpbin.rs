@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::http;
 use crate::sdk::describe;
-use crate::sluice::{free_port, root};
+use crate::sluice::{free_port, root, target};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const PACKAGE: &str = "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin";
@@ -65,9 +65,7 @@ fn program() -> Result<PathBuf> {
 }
 
 fn build() -> Result<PathBuf> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let folder = target.join("httpbin");
+    let folder = target().join("httpbin");
     std::fs::create_dir_all(&folder)?;
     // Several test programs may come here at a time.
     let lock = File::create(folder.join("lock"))?;

@@ -17,6 +17,7 @@ pub mod ingest;
 pub mod load;
 pub mod manifest;
 pub mod operator;
+pub mod prepare;
 pub mod readme;
 pub mod redis;
 pub mod sdk;

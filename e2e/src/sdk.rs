@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::sluice::root;
+use crate::sluice::{root, target};
 
 /// Where the prepared SDKs are.
 #[derive(Debug, Clone)]
@@ -32,9 +32,7 @@ impl Sdks {
     }
 
     fn set_up() -> Result<Self> {
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| root().join("target"), PathBuf::from);
-        let directory = target.join("sdk");
+        let directory = target().join("sdk");
         let output = Command::new("bash")
             .arg(root().join("e2e/sdk/setup.sh"))
             .arg(&directory)

@@ -35,6 +35,11 @@ pub fn root() -> PathBuf {
         .expect("e2e lies in the repository")
 }
 
+/// Cargo's target folder, where what is built for tests lies too.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// A port of 127.0.0.1 that is free now and that no other test of this process got.
 pub fn free_port() -> Result<u16> {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();

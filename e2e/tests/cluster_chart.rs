@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sluice_e2e::chart;
 use sluice_e2e::cluster::{Cluster, Namespace};
 use sluice_e2e::http;
-use sluice_e2e::sluice::root;
+use sluice_e2e::prepare::{load_images, restricted};
 
 const RELEASE: &str = "sluice";
 const SOON: Duration = Duration::from_secs(60);
@@ -21,16 +21,6 @@ const CRDS: [&str; 2] = ["crd/gateways.sluice.dev", "crd/applications.sluice.dev
 
 /// Counts what does not happen here, and is not shown before it does.
 const UNSEEN: &str = "sluice_ingest_parked_total";
-
-/// The images that were built for tests.
-const IMAGES: [(&str, &str); 3] = [
-    ("image.repository", "localhost/sluice/operator"),
-    (
-        "defaults.dataPlaneImage.repository",
-        "localhost/sluice/dataplane",
-    ),
-    ("defaults.redisImage", "localhost/sluice-e2e/redis:1"),
-];
 
 /// Has something of everything that the operator does.
 const FULL: &str = "
@@ -48,27 +38,12 @@ spec:
 /// A namespace under the restricted security standard, with the images on the nodes.
 async fn stage(prefix: &str) -> Result<Namespace> {
     let cluster = Cluster::shared().await?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), Into::into);
-    for name in ["operator", "dataplane", "redis"] {
-        let archive = target.join(format!("images/{name}.tar"));
-        ensure!(
-            archive.is_file(),
-            "{} is missing: `just images` makes it",
-            archive.display()
-        );
-        cluster.load_image(&archive).await?;
-    }
-    let namespace = cluster.namespace(prefix).await?;
-    let label = "pod-security.kubernetes.io/enforce=restricted";
-    cluster
-        .kubectl(&["label", "namespace", namespace.name(), label])
-        .await?;
-    Ok(namespace)
+    load_images(&cluster, &["operator", "dataplane", "redis"]).await?;
+    restricted(&cluster, prefix).await
 }
 
 async fn install(namespace: &Namespace, more: &[(&str, &str)]) -> Result<()> {
-    let values = [&IMAGES[..], more].concat();
-    chart::install(namespace.cluster(), namespace.name(), RELEASE, &values).await
+    chart::install(namespace.cluster(), namespace.name(), RELEASE, more).await
 }
 
 async fn uninstall(namespace: &Namespace) -> Result<()> {

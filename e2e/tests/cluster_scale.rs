@@ -13,7 +13,8 @@ use sluice_e2e::cluster::Cluster;
 use sluice_e2e::operator::Operator;
 use sluice_e2e::operator::audit::{Write, all_writes};
 use sluice_e2e::operator::pretend::Pretence;
-use sluice_e2e::operator::stage::{IMAGE, apply_crds};
+use sluice_e2e::operator::stage::IMAGE;
+use sluice_e2e::prepare::apply_crds;
 use tokio::time::sleep;
 
 const NAME: &str = "scale";

@@ -7,15 +7,13 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::Inner;
-use crate::sluice::root;
+use crate::sluice::target;
 
 /// Of a log only the end is kept: a run of hours would fill the disk.
 const LOG_BYTES_MAX: u64 = 8 << 20;
 
 pub(super) fn collect(inner: &Inner, what: &str) -> Result<PathBuf> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let folder = target.join("cluster-logs").join(&inner.name).join(what);
+    let folder = target().join("cluster-logs").join(&inner.name).join(what);
     // Of an earlier run.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;

@@ -7,9 +7,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use tokio::task::spawn_blocking;
 
-use super::{OPERATORS, RELEASE, apply_crds};
+use super::{OPERATORS, RELEASE};
 use crate::chart;
 use crate::cluster::{Cluster, Namespace, Tool};
+use crate::prepare::apply_crds;
 use crate::readme::Readme;
 use crate::sdk::describe;
 use crate::sluice::{Scratch, root};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Operator;
 use crate::cluster::{Cluster, Namespace};
-use crate::sluice::root;
+use crate::prepare::{apply_crds, load_images, restricted};
 
 /// Generous: the machine may be busy with everything else.
 pub const SOON: Duration = Duration::from_secs(90);
@@ -71,42 +71,12 @@ pub fn with(good: &Value, pointer: &str, value: Value) -> Result<Value> {
     Ok(changed)
 }
 
-/// Puts the CRDs of these sources into a cluster.
-pub async fn apply_crds(cluster: &Cluster) -> Result<()> {
-    for name in ["gateway", "application"] {
-        let file = root().join(format!("crds/yaml/{name}.yaml"));
-        cluster.apply(&std::fs::read_to_string(file)?).await?;
-        let crd = format!("crd/{name}s.sluice.dev");
-        // One that has just come has no conditions that could be waited for.
-        let is_established = async || {
-            let path = r#"--output=jsonpath={.status.conditions[?(@.type=="Established")].status}"#;
-            Ok(cluster.kubectl(&["get", &crd, path]).await?.trim() == "True")
-        };
-        cluster.wait_for(&crd, SOON, is_established).await?;
-    }
-    Ok(())
-}
-
 /// A namespace under the restricted security standard, with the CRDs in the cluster and the images on its nodes.
 pub async fn stage(prefix: &str) -> Result<Namespace> {
     let cluster = Cluster::shared().await?;
-    for name in ["dataplane", "redis"] {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), Into::into);
-        let archive = target.join(format!("images/{name}.tar"));
-        ensure!(
-            archive.is_file(),
-            "{} is missing: `just images` makes it",
-            archive.display()
-        );
-        cluster.load_image(&archive).await?;
-    }
+    load_images(&cluster, &["dataplane", "redis"]).await?;
     apply_crds(&cluster).await?;
-    let namespace = cluster.namespace(prefix).await?;
-    let label = "pod-security.kubernetes.io/enforce=restricted";
-    cluster
-        .kubectl(&["label", "namespace", namespace.name(), label])
-        .await?;
-    Ok(namespace)
+    restricted(&cluster, prefix).await
 }
 
 /// An operator of this name for a namespace.
