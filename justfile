@@ -10,7 +10,7 @@ export RUST_LIB_BACKTRACE := "0"
 # The cluster's tests that are left out here take longer than all others together; `just cluster-tests` runs them too.
 #
 # What CI runs, in its order
-ci: fmt clippy deny test (cluster-tests "cluster_chart_rendered" "cluster_faults" "cluster_gateway" "cluster_leaves_nothing" "cluster_operator_leader" "cluster_operator_specs" "cluster_operator_wrong" "cluster_start" "cluster_workloads")
+ci: fmt clippy deny test (cluster-tests "cluster_chart_rendered" "cluster_faults" "cluster_gateway" "cluster_leaves_nothing" "cluster_operator" "cluster_start" "cluster_verdicts" "cluster_workloads")
 
 # Formatting is as rustfmt makes it
 fmt:
@@ -74,7 +74,7 @@ cluster-tests *NAMES="cluster_*":
     cargo test --locked --workspace "${tests[@]}" --no-run
     program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
     "$program" cluster build
-    "$program" cluster build helm >/dev/null
+    for tool in helm kube-score; do "$program" cluster build "$tool" >/dev/null; done
     trap '"${as_root[@]}" "$program" cluster down --name tests' EXIT
     "${as_root[@]}" "$program" cluster up --nodes 3 --name tests
     cargo test --locked --workspace --no-fail-fast "${tests[@]}"

@@ -129,8 +129,11 @@ fn main() -> Result<()> {
 fn parse_tool(text: &str) -> Result<Tool, String> {
     match text {
         "helm" => Ok(Tool::Helm),
+        "kube-score" => Ok(Tool::KubeScore),
         "kwok" => Ok(Tool::Kwok),
-        other => Err(format!("{other:?} is neither `helm` nor `kwok`")),
+        other => Err(format!(
+            "{other:?} is none of `helm`, `kube-score` and `kwok`"
+        )),
     }
 }
 

@@ -22,6 +22,7 @@ enum Module {
     /// What a cluster consists of.
     Programs,
     Helm,
+    KubeScore,
     Kwok,
 }
 
@@ -30,6 +31,8 @@ enum Module {
 pub enum Tool {
     /// Installs charts.
     Helm,
+    /// Judges manifests.
+    KubeScore,
     /// Keeps up nodes and pods that are nothing but objects, for tests of scale.
     Kwok,
 }
@@ -39,6 +42,7 @@ impl Tool {
     pub fn build(self) -> Result<PathBuf> {
         let (module, name) = match self {
             Self::Helm => (Module::Helm, "helm"),
+            Self::KubeScore => (Module::KubeScore, "kube-score"),
             Self::Kwok => (Module::Kwok, "kwok"),
         };
         Ok(module.build()?.join(name))
@@ -79,6 +83,7 @@ impl Module {
         match self {
             Self::Programs => "programs",
             Self::Helm => "helm",
+            Self::KubeScore => "kube-score",
             Self::Kwok => "kwok",
         }
     }
@@ -106,6 +111,7 @@ impl Module {
                 "k8s.io/kubernetes/cmd/kubelet",
             ],
             Self::Helm => &["helm.sh/helm/v4/cmd/helm"],
+            Self::KubeScore => &["github.com/zegl/kube-score/cmd/kube-score"],
             Self::Kwok => &["sigs.k8s.io/kwok/cmd/kwok"],
         }
     }
@@ -137,7 +143,7 @@ impl Module {
             // File systems that need libraries of their own.
             tags: match self {
                 Self::Programs => "no_btrfs,no_devmapper,no_zfs,no_aufs",
-                Self::Helm | Self::Kwok => "",
+                Self::Helm | Self::KubeScore | Self::Kwok => "",
             },
             packages: self.packages(),
         })

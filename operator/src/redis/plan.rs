@@ -128,6 +128,7 @@ pub fn plan(seen: &Observation, wanted: &Wanted, memory: Memory, now: Instant) -
         steps: Vec::new(),
         holds: Vec::new(),
         lost: BTreeSet::new(),
+        is_uneven: false,
     };
     match wanted.shape {
         Shape::Standalone => planner.roll(),
@@ -144,6 +145,8 @@ struct Planner<'a> {
     holds: Vec<Hold>,
     /// Owners that are gone with all their data, which the user takes.
     lost: BTreeSet<NodeId>,
+    /// A primary is to move once all has been in order for a while.
+    is_uneven: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -170,7 +173,10 @@ impl<'a> Planner<'a> {
         let summary = self.summary(trouble.is_none() && self.holds.is_empty());
         self.holds.extend(trouble);
         let pods = self.pods_allowed();
-        let is_idle = self.steps.is_empty() && self.holds.is_empty() && summary.is_updated();
+        let is_idle = self.steps.is_empty()
+            && self.holds.is_empty()
+            && summary.is_updated()
+            && !self.is_uneven;
         Decision {
             steps: self.steps,
             hold: self.holds.into_iter().min(),

@@ -23,6 +23,7 @@ impl<'a> Planner<'a> {
         let Some((index, view)) = self.evener() else {
             return;
         };
+        self.is_uneven = true;
         let fact = format!("{} would be more even", self.name(index));
         if self.memory.lasting(fact) >= SETTLED
             && let Some(target) = self.target(index, view)
