@@ -2,6 +2,7 @@
 //! pod, nor a rollout, nor an operator that is away loses anything.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,8 +18,14 @@ const SCENARIO: Duration = Duration::from_secs(600);
 
 /// Requests that may come twice through two killed pods and a rollout of three.
 const REPEATS_MAX: usize = 15;
-/// Traffic goes on for so long without an operator; longer than its lease and the resync of anything.
-const AWAY: Duration = Duration::from_secs(30);
+/// Longer than the operator's lease and the resync of anything.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// Traffic goes on for so long without an operator; `SLUICE_AWAY_S` makes it longer than CI has time for.
+fn away() -> Duration {
+    let seconds = env::var("SLUICE_AWAY_S").ok().and_then(|s| s.parse().ok());
+    seconds.map_or(SETTLED, Duration::from_secs)
+}
 
 async fn pod(deployed: &Deployed, name: &str) -> Result<Pod> {
     let pods = deployed.pods().await?;
@@ -30,7 +37,7 @@ async fn pod(deployed: &Deployed, name: &str) -> Result<Pod> {
 async fn sdks_work_through_the_service_while_pods_are_killed_and_replaced() -> Result<()> {
     let sdks = Sdks::prepare()?;
     let deployed = Deployed::start("gateway", Install::AsInReadme).await?;
-    let scenario = timeout(SCENARIO, chat_and_count(&deployed, &sdks)).await;
+    let scenario = timeout(SCENARIO + away(), chat_and_count(&deployed, &sdks)).await;
     deployed
         .namespace
         .explain(scenario.context("it takes too long").flatten())
@@ -143,14 +150,14 @@ async fn without_operator(deployed: &Deployed) -> Result<()> {
     let before = names(deployed).await?;
     let killed = deployed.pods().await?.swap_remove(0);
     deployed.kill(&killed)?;
-    sleep(AWAY).await;
+    sleep(away()).await;
     ensure!(names(deployed).await? == before, "pods went or came");
     deployed.rolled_out(ROLLOUT).await?;
     scale("--replicas=2").await?;
     let timeout = format!("--timeout={}s", ROLLOUT.as_secs());
     operators(&["rollout", "status", &release, &timeout]).await?;
     // It has looked at everything when it is ready, and writes within a lease.
-    sleep(AWAY).await;
+    sleep(SETTLED).await;
     ensure!(names(deployed).await? == before, "pods were replaced");
     Ok(())
 }

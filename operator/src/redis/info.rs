@@ -44,6 +44,7 @@ impl<'a> Info<'a> {
     pub(super) fn role(&self) -> Role {
         if self.is("role", "slave") {
             return Role::Replica(Follow {
+                host: self.text("master_host").parse().ok(),
                 is_link_up: self.is("master_link_status", "up"),
                 is_syncing: self.is("master_sync_in_progress", "1"),
                 link_down_s: self.number("master_link_down_since_seconds"),
@@ -114,10 +115,11 @@ mod tests {
     #[test]
     fn a_replica_says_how_its_link_is() {
         let info = Info::parse(
-            "role:slave\r\nmaster_link_status:down\r\nmaster_sync_in_progress:1\r\nslave_repl_offset:9\r\n\
+            "role:slave\r\nmaster_host:10.0.0.3\r\nmaster_link_status:down\r\nmaster_sync_in_progress:1\r\nslave_repl_offset:9\r\n\
              master_link_down_since_seconds:-1\r\nmaster_repl_offset:77\r\n",
         );
         let follow = Follow {
+            host: Some(IpAddr::from([10, 0, 0, 3])),
             is_link_up: false,
             is_syncing: true,
             link_down_s: None,

@@ -133,6 +133,8 @@ pub struct Attached {
 /// A replica's link to its primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follow {
+    /// Where it looks for its primary.
+    pub host: Option<IpAddr>,
     pub is_link_up: bool,
     pub is_syncing: bool,
     /// `None`: it is up, or has not been up since the server's start.

@@ -1,6 +1,6 @@
 //! Users of the managed Redis and what each may do, with hashed passwords.
 //!
-//! Three users, and no `default`: `operator` (looks after the cluster, no access to keys), `dataplane` (keys, nothing
+//! Three users, and a `default` that nobody can be: `operator` (looks after the cluster, no access to keys), `dataplane` (keys, nothing
 //! of administration), `replication` (streams the data, nothing else). The password of `replication` is derived for
 //! each shard, so that a replica that finds a server of another shard at its primary's old address copies nothing
 //! from it.
@@ -16,6 +16,10 @@ const DATA_PLANE: &str = "~sluice:* resetchannels &sluice:* -@all +@read +@write
 /// What `observe` and `execute` send, the client library's greeting, probes and the stop script.
 const OPERATOR: &str = "resetkeys resetchannels -@all +@connection +info +role +dbsize +cluster \
      +acl|getuser +acl|setuser +config|get";
+/// Nobody logs in as it: it is off and has no password. Its rights are those with which servers load their append-only
+/// file, in which a script's writes are a transaction; of one that may not do all it contains, nothing is loaded, and the
+/// server starts all the same, without acknowledged data (redis/redis#14541, valkey-io/valkey#3983).
+const DEFAULT: &str = "off resetpass ~* &* +@all";
 const REPLICATION: &str = "resetkeys resetchannels -@all +ping +psync +replconf";
 
 /// As generated for one gateway.
@@ -42,7 +46,7 @@ pub fn secret_files(passwords: &Passwords, shard: u32) -> BTreeMap<&'static str,
             format!("user {name} {switch} #{} {rules}\n", hex_sha256(password))
         };
         [
-            "user default off resetkeys resetchannels -@all\n".to_owned(),
+            format!("user default {DEFAULT}\n"),
             user("operator", "on", &passwords.operator, OPERATOR),
             user("dataplane", "on", &passwords.data_plane, DATA_PLANE),
             user("replication", switch, &replication, REPLICATION),

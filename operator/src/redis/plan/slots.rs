@@ -11,7 +11,7 @@ use super::super::observe::{NodeView, Seen};
 use super::super::topology::{self, PodIndex, Shard, is_blank, is_in_sync};
 use super::{HoldReason, Planner, Step};
 
-/// A replica of a primary that was replaced turns to the new one by itself.
+/// A replica of a primary that was replaced, or that moved, turns to it by itself.
 const TURN: Duration = Duration::from_secs(10);
 
 impl<'a> Planner<'a> {
@@ -134,12 +134,36 @@ impl<'a> Planner<'a> {
                     Some(view) if view.primary() != Some(&primary.id) => {
                         self.place(index, view, primary);
                     }
+                    Some(view) if self.seeks_elsewhere(view, owner, primary) => {
+                        self.point_to_primary(index, view, primary);
+                    }
                     Some(view) if view.is_sealed && is_in_sync(view, primary) => {
                         self.unseal(index, view);
                     }
                     Some(_) | None => {}
                 }
             }
+        }
+    }
+
+    /// It knows where its primary is, and looks for it where it was: a server that learns of an address by gossip does
+    /// not tell its own link, and never finds its primary then.
+    fn seeks_elsewhere(&self, view: &NodeView, owner: PodIndex, primary: &NodeView) -> bool {
+        let address = self.topology.pods[owner].pod.ip;
+        let known = view.line(&primary.id).and_then(|line| line.ip);
+        let sought = view.follow().filter(|follow| !follow.is_link_up);
+        sought.is_some_and(|follow| {
+            follow.host.is_some() && follow.host != address && known == address
+        })
+    }
+
+    fn point_to_primary(&mut self, index: PodIndex, view: &NodeView, primary: &NodeView) {
+        let fact = format!("{} seeks {} elsewhere", view.id, primary.id);
+        if self.memory.lasting(fact) >= TURN
+            && let Some(at) = self.target(index, view)
+        {
+            let primary = primary.id.clone();
+            self.step(Step::Replicate { at, primary });
         }
     }
 

@@ -1,5 +1,6 @@
 //! Single decisions: what is seen, and what is done or not done about it.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::model::World;
@@ -224,6 +225,7 @@ fn without_a_majority_a_replica_takes_over_from_a_primary_that_is_certainly_dead
     }
     for pod in ["gw-redis-s0-1", "gw-redis-s1-1"] {
         let link = Follow {
+            host: None,
             is_link_up: false,
             is_syncing: false,
             link_down_s: Some(20),
@@ -266,6 +268,7 @@ fn without_a_majority_a_replica_takes_over_from_a_primary_that_is_certainly_dead
     // Started since, and never in sync: who knows what it missed.
     for pod in ["gw-redis-s0-1", "gw-redis-s1-1"] {
         let link = Follow {
+            host: None,
             is_link_up: false,
             is_syncing: false,
             link_down_s: None,
@@ -504,4 +507,40 @@ fn a_node_does_not_keep_most_of_the_primaries() {
         assert!(decision.summary.is_healthy);
         assert!(waiting.again < decision.again, "looks again soon");
     }
+}
+
+#[test]
+fn a_replica_that_seeks_its_primary_where_it_was_is_pointed_to_it() {
+    let wanted = wanted(1, true);
+    let world = whole(&wanted);
+    let mut seen = world.observe();
+    let is_replica = |seen: &Seen| seen.view().is_some_and(|view| view.follow().is_some());
+    let pod = |seen: &Seen| (seen.pod.name.clone(), seen.pod.shard, seen.pod.ip);
+    let mut replicas = seen.pods.iter().filter(|seen| is_replica(seen)).map(pod);
+    let (replica, shard, _) = replicas.next().unwrap();
+    let mut primaries = seen.pods.iter().filter(|seen| !is_replica(seen)).map(pod);
+    let (_, _, address) = primaries.find(|(_, of, _)| *of == shard).unwrap();
+    let mut seeks = |host: Option<IpAddr>, is_link_up: bool| {
+        change_view(&mut seen, &replica, |view| {
+            view.role = Role::Replica(Follow {
+                host,
+                is_link_up,
+                is_syncing: false,
+                link_down_s: None,
+            });
+        });
+        [3, 5].map(|passes| steps(&decide_after(&seen, &wanted, passes)))
+    };
+    let nothing = Vec::<String>::new();
+    let elsewhere = Some(IpAddr::from([192, 0, 2, 1]));
+    let [early, late] = seeks(elsewhere, false);
+    assert_eq!(early, nothing, "it may find it by itself");
+    assert_eq!(late.len(), 1, "{late:?}");
+    assert!(
+        late[0].starts_with(&format!("{replica}: CLUSTER REPLICATE ")),
+        "{late:?}"
+    );
+    // It is on its way, or has come.
+    assert_eq!(seeks(address, false), [nothing.clone(), nothing.clone()]);
+    assert_eq!(seeks(elsewhere, true), [nothing.clone(), nothing]);
 }

@@ -561,6 +561,7 @@ impl World {
             .collect();
         table.push(self.line(server.id, &self.about(index), true));
         let follow = Follow {
+            host: None,
             is_link_up: server.is_linked,
             is_syncing: server.syncing_until.is_some(),
             link_down_s: server.link_lost.map(|lost| self.now - lost),

@@ -20,6 +20,8 @@ use crate::redis::config::{Passwords, Paths, Settings, files, secret_files};
 use crate::redis::*;
 
 const PASS: Duration = Duration::from_millis(400);
+/// More than one write: of one alone no transaction is made.
+const SCRIPT: &str = "redis.call('SET', KEYS[1], '') return redis.call('APPEND', KEYS[1], ARGV[1])";
 const GRACE: Duration = Duration::from_secs(15);
 
 /// A pod and the process in it.
@@ -484,10 +486,14 @@ impl Writer {
         bail!("nobody answers")
     }
 
+    /// By a script, as data planes do: the append-only file has its writes as a transaction.
     pub(super) async fn write(&mut self, key: u32, replicas: &str) {
         let name = format!("sluice:test:{key}");
         if self
-            .call(&["SET", &name, &key.to_string()], Some(replicas))
+            .call(
+                &["EVAL", SCRIPT, "1", &name, &key.to_string()],
+                Some(replicas),
+            )
             .await
             .is_ok()
         {
