@@ -74,14 +74,14 @@ async fn faults(deployed: &Deployed, sdks: &Sdks) -> Result<()> {
         let before = deployed.pods_of(REDIS).await?;
         let ids = redis_ids(deployed, &before).await?;
         let since = Instant::now();
-        inflict(deployed, fault, &before).await?;
+        let dead = inflict(deployed, fault, &before).await?;
         let next = publisher.next();
         for chatter in &mut chatters {
             chatter.until(|line| line == next)?;
         }
         let flowing = since.elapsed();
-        if matches!(fault, Fault::Node) {
-            restart_nodes(deployed).await?;
+        if let Some(node) = dead {
+            deployed.namespace.cluster().restart_node(node).await?;
         }
         let healed = async || has_healed(deployed, fault, &before).await;
         let cluster = deployed.namespace.cluster();
@@ -109,16 +109,17 @@ async fn faults(deployed: &Deployed, sdks: &Sdks) -> Result<()> {
     histories(deployed).await
 }
 
-async fn inflict(deployed: &Deployed, fault: &Fault, before: &[Pod]) -> Result<()> {
+/// Returns the node that is dead now.
+async fn inflict(deployed: &Deployed, fault: &Fault, before: &[Pod]) -> Result<Option<u8>> {
     match fault {
         Fault::Deleted(pods) => {
             let words = [&["delete", "pod", "--wait=false"][..], pods].concat();
-            deployed.namespace.kubectl(&words).await.map(drop)
+            deployed.namespace.kubectl(&words).await.map(|_| None)
         }
         Fault::Image => {
             let spec = json!({"spec": {"redis": {"managed": {"image": OTHER_IMAGE}}}}).to_string();
             let words = ["patch", "slgw/demo", "--type=merge", "--patch", &spec];
-            deployed.namespace.kubectl(&words).await.map(drop)
+            deployed.namespace.kubectl(&words).await.map(|_| None)
         }
         Fault::Node => {
             // Two primaries on it would be another fault: without a majority only the operator replaces them, later.
@@ -128,7 +129,8 @@ async fn inflict(deployed: &Deployed, fault: &Fault, before: &[Pod]) -> Result<(
                 .wait_for("primaries are on nodes of their own", SOON, are_apart)
                 .await?;
             let node = node_of_a_primary(deployed, before).await?;
-            deployed.namespace.cluster().kill_node(node).await
+            deployed.namespace.cluster().kill_node(node).await?;
+            Ok(Some(node))
         }
     }
 }
@@ -156,20 +158,6 @@ async fn node_of_a_primary(deployed: &Deployed, pods: &[Pod]) -> Result<u8> {
         }
     }
     anyhow::bail!("all primaries are on the first node")
-}
-
-async fn restart_nodes(deployed: &Deployed) -> Result<()> {
-    let cluster = deployed.namespace.cluster();
-    for node in [2, 3] {
-        if cluster
-            .wait_node(node, "True", Duration::ZERO)
-            .await
-            .is_err()
-        {
-            cluster.restart_node(node).await?;
-        }
-    }
-    Ok(())
 }
 
 async fn has_healed(deployed: &Deployed, fault: &Fault, before: &[Pod]) -> Result<bool> {
