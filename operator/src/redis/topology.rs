@@ -163,6 +163,16 @@ impl<'a> Topology<'a> {
         alive.count() * 2 > owners.len()
     }
 
+    /// Whether it is connected to most of the primaries, itself included.
+    fn hears_most(&self, view: &NodeView) -> bool {
+        let owners: BTreeSet<&NodeId> = self.shards.iter().flat_map(|s| s.owners.keys()).collect();
+        let hears = |id: &&&NodeId| {
+            let linked = view.line(id).is_some_and(|line| line.linked);
+            ***id == view.id || linked
+        };
+        owners.iter().filter(hears).count() * 2 > owners.len()
+    }
+
     /// The lines of all tables that are about this server.
     pub(super) fn lines<'b>(
         &self,
@@ -202,11 +212,12 @@ impl<'a> Topology<'a> {
         names.filter(|id| !self.by_id.contains_key(id)).collect()
     }
 
-    /// Those whose owner serves them. One that has just started, or hears too few others, refuses all that it is asked.
+    /// Those whose owner serves them. One that has just started, or hears too few others, refuses all that it is asked;
+    /// one that was started and finds nobody says that all is well until it gives up.
     pub(super) fn slots_covered(&self) -> u16 {
         let serves = |id: &NodeId| {
             let view = self.by_id.get(id).and_then(|pod| self.pods[*pod].view());
-            view.is_some_and(|view| view.is_state_ok)
+            view.is_some_and(|view| view.is_state_ok && self.hears_most(view))
         };
         let live = |shard: &Shard| -> u16 {
             let owners = shard.owners.iter().filter(|(id, _)| serves(id));

@@ -544,3 +544,18 @@ fn a_replica_that_seeks_its_primary_where_it_was_is_pointed_to_it() {
     assert_eq!(seeks(address, false), [nothing.clone(), nothing.clone()]);
     assert_eq!(seeks(elsewhere, true), [nothing.clone(), nothing]);
 }
+
+#[test]
+fn a_primary_that_finds_few_of_the_others_serves_nothing_whatever_it_says() {
+    let wanted = wanted(1, true);
+    let mut seen = whole(&wanted).observe();
+    assert_eq!(decide(&seen, &wanted).summary.slots_covered, SLOTS);
+    let is_primary = |seen: &&Seen| seen.view().is_some_and(|view| view.follow().is_none());
+    let primary = seen.pods.iter().find(is_primary).unwrap().pod.name.clone();
+    change_view(&mut seen, &primary, |view| {
+        for line in &mut view.table {
+            line.linked = line.id == view.id;
+        }
+    });
+    assert!(decide(&seen, &wanted).summary.slots_covered < SLOTS);
+}
