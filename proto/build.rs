@@ -1,11 +1,15 @@
-//! Compiles `client.proto` without a system `protoc`.
+//! Compiles the protocols without a system `protoc`.
+
+use prost_build::Config;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=client.proto");
-    let descriptors = protox::compile(["client.proto"], ["."])?;
-    prost_build::Config::new()
-        .btree_map(["."])
-        .bytes(["."])
-        .compile_fds(descriptors)?;
+    for file in ["client.proto", "fleet.proto"] {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let mut client = Config::new();
+    client.btree_map(["."]).bytes(["."]);
+    client.compile_fds(protox::compile(["client.proto"], ["."])?)?;
+    let fleet = protox::compile(["fleet.proto"], ["."])?;
+    tonic_prost_build::configure().compile_fds(fleet)?;
     Ok(())
 }

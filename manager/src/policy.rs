@@ -1,0 +1,58 @@
+//! What the user wants of the fleet, in numbers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sluice_proto::fleet::CapKey;
+
+/// Everything that planners are told by the user. The operator makes it of the `Gateway`, standalone of its manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Caps in requests per minute, for all data planes together.
+    pub caps: BTreeMap<CapKey, f64>,
+    pub scaling: Scaling,
+    pub rebalance: Rebalance,
+    /// Clients that may be closed per second, for rebalance and drains together; `None`: the smaller of 500 and 1 % of all.
+    pub moves_per_second: Option<f64>,
+    /// Between fencing a pod and closing its clients: what carries new connections has to learn of it.
+    pub fence_delay: Duration,
+    /// No steering at all: everyone takes new connections.
+    pub steering: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scaling {
+    pub mode: ScalingMode,
+    pub min: u32,
+    pub max: u32,
+    /// Connections that a pod is meant to carry at most.
+    pub connections_per_replica: u64,
+    /// Part of `connections_per_replica` to plan for, above 0 and at most 1.
+    pub connections_target: f64,
+    /// Part of its CPU request that a pod should use, above 0 and at most 1.
+    pub cpu_target: f64,
+    /// Waiting that the gateway causes itself, above which pods are added.
+    pub queue_delay_target: Duration,
+    /// The highest wish of this time counts when pods are removed.
+    pub scale_down_window: Duration,
+    /// The user has paused it: what would be done is said, not done.
+    pub paused: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScalingMode {
+    /// The manager decides.
+    Managed,
+    /// An autoscaler of Kubernetes decides, through the scale subresource.
+    External,
+    Fixed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebalance {
+    /// New connections go to pods below their fair share; nobody is moved.
+    Steer,
+    /// A surplus that stays is moved too.
+    Move,
+    Off,
+}
