@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use sluice_proto::fleet::{Directive, Report};
@@ -21,17 +22,29 @@ pub struct Fleet {
     policy: Arc<watch::Sender<Policy>>,
     pods: Arc<watch::Sender<Option<Vec<PodFacts>>>>,
     plans: watch::Receiver<Arc<PlanSummary>>,
+    /// Of streams.
+    numbers: Arc<AtomicU64>,
 }
 
 enum Mail {
     /// A stream has begun; one of the same pod before it gets nothing more.
-    Attend(PodName, watch::Sender<Option<Arc<Directive>>>),
+    Attend(PodName, Stream),
     Report(Box<Report>),
+    /// The stream with this number ended.
+    Left(PodName, u64),
+}
+
+/// What leads to a pod.
+struct Stream {
+    number: u64,
+    directives: watch::Sender<Option<Arc<Directive>>>,
 }
 
 /// A pod's stream, on the side of the manager.
 pub(crate) struct Attendance {
     mailbox: mpsc::Sender<Mail>,
+    pod: PodName,
+    number: u64,
     pub(crate) directives: watch::Receiver<Option<Arc<Directive>>>,
 }
 
@@ -51,6 +64,7 @@ impl Fleet {
             policy: Arc::new(policy),
             pods: Arc::new(pods),
             plans,
+            numbers: Arc::default(),
         };
         (fleet, run(term, mails, policies, facts, plan))
     }
@@ -79,10 +93,17 @@ impl Fleet {
 
     pub(crate) async fn attend(&self, pod: PodName) -> Result<Attendance, Ended> {
         let (sender, directives) = watch::channel(None);
-        let mail = Mail::Attend(pod, sender);
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let stream = Stream {
+            number,
+            directives: sender,
+        };
+        let mail = Mail::Attend(pod.clone(), stream);
         self.mailbox.send(mail).await.map_err(|_| Ended)?;
         Ok(Attendance {
             mailbox: self.mailbox.clone(),
+            pod,
+            number,
             directives,
         })
     }
@@ -93,9 +114,15 @@ impl Attendance {
         let mail = Mail::Report(Box::new(report));
         self.mailbox.send(mail).await.map_err(|_| Ended)
     }
+
+    /// Nothing more will come on it.
+    pub(crate) async fn leave(self) {
+        // A fleet that has ended need not know.
+        let _ = self.mailbox.send(Mail::Left(self.pod, self.number)).await;
+    }
 }
 
-type Streams = BTreeMap<PodName, watch::Sender<Option<Arc<Directive>>>>;
+type Streams = BTreeMap<PodName, Stream>;
 
 async fn run(
     term: u64,
@@ -118,6 +145,11 @@ async fn run(
                     streams.insert(pod, stream);
                 }
                 Some(Mail::Report(report)) => due = planner.note(*report, now()),
+                Some(Mail::Left(pod, number)) => {
+                    if streams.get(&pod).is_some_and(|stream| stream.number == number) {
+                        planner.note_left(&pod, now());
+                    }
+                }
             },
             _ = ticks.tick() => due = true,
             changed = policies.changed() => {
@@ -139,10 +171,10 @@ async fn run(
             let tick = planner.tick(now());
             for (pod, directive) in tick.directives {
                 if let Some(stream) = streams.get(&pod) {
-                    stream.send_replace(Some(Arc::new(directive)));
+                    stream.directives.send_replace(Some(Arc::new(directive)));
                 }
             }
-            streams.retain(|_, stream| !stream.is_closed());
+            streams.retain(|_, stream| !stream.directives.is_closed());
             plan.send_replace(tick.summary);
         }
     }

@@ -112,6 +112,7 @@ impl Service for Streams {
         let (failed, failures) = watch::channel(None);
         let reading = tokio::spawn(async move {
             let why = read(&mut reports, &first, &attendance).await;
+            attendance.leave().await;
             debug!(pod = %first.pod, %why, "stream ended");
             failed.send_replace(Some(why));
             drop(open);

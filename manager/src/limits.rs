@@ -5,8 +5,11 @@ use std::time::Duration;
 /// Decisions are made so often; reports come as often.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// A pod that has said nothing for so long gets no new clients: three reports are missing.
-pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(3);
+/// A pod that has said nothing for so long gets no new clients: two reports are missing, and the third is late.
+pub(crate) const SILENT_AFTER: Duration = Duration::from_millis(2_500);
+
+/// One whose stream has ended opens another one within this, unless it is dead.
+pub(crate) const GONE_AFTER: Duration = Duration::from_secs(1);
 
 /// A pod that is ready and has never reported is left alone for so long, since it may have started just now.
 pub(crate) const NEVER_HEARD_AFTER: Duration = Duration::from_secs(20);

@@ -112,6 +112,11 @@ impl Planner {
         false
     }
 
+    /// A pod's stream ended; it opens another one at once, or it is dead.
+    pub fn note_left(&mut self, pod: &PodName, now: Instant) {
+        self.view.note_left(pod, now);
+    }
+
     pub fn tick(&mut self, now: Instant) -> Tick {
         for gone in self.view.expire(now) {
             self.told.remove(&gone);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sluice_proto::fleet::{CapKey, Phase, Report};
 
 use crate::facts::{PodFacts, PodName};
-use crate::limits::{FORGOTTEN_AFTER, NEVER_HEARD_AFTER, SILENT_AFTER, STALE_AFTER};
+use crate::limits::{FORGOTTEN_AFTER, GONE_AFTER, NEVER_HEARD_AFTER, SILENT_AFTER, STALE_AFTER};
 
 /// Reports closer together than this say nothing about rates.
 const RATE_SPAN_MIN: Duration = Duration::from_millis(200);
@@ -27,6 +27,8 @@ pub(crate) struct PodView {
     pub(crate) facts: Option<PodFacts>,
     pub(crate) known_since: Instant,
     pub(crate) heard: Option<Heard>,
+    /// Its stream ended, and there was no report since.
+    left: Option<Instant>,
 }
 
 /// What a pod said.
@@ -85,6 +87,7 @@ impl View {
     pub(crate) fn note(&mut self, report: Report, now: Instant) -> Noted {
         let pod = self.pods.entry(report.pod.clone());
         let pod = pod.or_insert_with(|| PodView::new(now));
+        pod.left = None;
         let Some(heard) = &mut pod.heard else {
             pod.heard = Some(Heard::first(report, now));
             return Noted::New;
@@ -98,6 +101,13 @@ impl View {
         }
         heard.next(report, now);
         Noted::Same
+    }
+
+    /// A pod's stream ended.
+    pub(crate) fn note_left(&mut self, pod: &PodName, now: Instant) {
+        if let Some(pod) = self.pods.get_mut(pod) {
+            pod.left = Some(now);
+        }
     }
 
     /// Forgets pods that are gone.
@@ -133,6 +143,7 @@ impl PodView {
             facts: None,
             known_since: now,
             heard: None,
+            left: None,
         }
     }
 
@@ -143,8 +154,11 @@ impl PodView {
     }
 
     pub(crate) fn reports(&self, now: Instant) -> bool {
+        let left = self
+            .left
+            .is_some_and(|left| now.saturating_duration_since(left) >= GONE_AFTER);
         let heard = self.heard.as_ref();
-        heard.is_some_and(|heard| now.saturating_duration_since(heard.at) < SILENT_AFTER)
+        !left && heard.is_some_and(|heard| now.saturating_duration_since(heard.at) < SILENT_AFTER)
     }
 
     /// It should report and does not. A pod that never has is one of an older release, as long as no other has either:

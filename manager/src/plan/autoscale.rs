@@ -163,7 +163,9 @@ impl Scaler {
             by_stable.max(by_short)
         };
         let total = self.totals.back().map_or(0, |(_, total)| *total) as f64;
-        let ahead = total + self.slope(now).max(0.0) * READY_TIME.as_secs_f64();
+        // A jump is no slope: it does not go on like that.
+        let rise = self.slope(now).max(0.0) * READY_TIME.as_secs_f64();
+        let ahead = total + rise.min(total);
         let by_slope = pods(ahead, SLOPE_TARGET);
         let wishes = [
             (by_connections, ScaleReason::Connections),
@@ -238,6 +240,14 @@ impl Scaler {
         if f64::from(highest) > f64::from(current) * (1.0 - DOWN_TOLERANCE) {
             self.victim = None;
             return (current, None);
+        }
+        // Its own drain is no reason to stop.
+        if self
+            .victim
+            .as_ref()
+            .is_some_and(|victim| view.pods.contains_key(victim))
+        {
+            return (current - 1, None);
         }
         let window = policy.scaling.scale_down_window;
         let seen = self

@@ -34,7 +34,7 @@ const BURST_S: f64 = 0.05;
 const FLOOR: f64 = 0.05;
 /// A pod without a backlog gets so much more than it uses.
 const HEADROOM: f64 = 1.5;
-/// Of an equal part: a share is left as it is for less.
+/// Of an equal part: a share is not raised for less.
 const CHANGE_MIN: f64 = 0.02;
 
 /// What a cap leaves for pods to be told.
@@ -73,7 +73,8 @@ pub(crate) fn learns(view: &View, began: Instant, now: Instant) -> bool {
     now < began + LEASE * 2 && !all_heard
 }
 
-/// What each pod that reports is to be told of each cap.
+/// What each pod that reports is to be told of each cap. Nothing while the manager learns: pods go on with what they
+/// hold, which fits together, and to prolong the leases of some could be too much where others fall back to their safe rates.
 pub(crate) fn split(
     ledger: &Ledger,
     view: &View,
@@ -81,6 +82,9 @@ pub(crate) fn split(
     began: Instant,
     now: Instant,
 ) -> Grants {
+    if learns(view, began, now) {
+        return Grants::new();
+    }
     let caps = policy.caps.iter();
     caps.map(|(key, cap)| {
         let room = Room::of(*cap, view.pods.len(), policy.scaling.max);
@@ -89,6 +93,7 @@ pub(crate) fn split(
             key,
             room,
             view,
+            pods_max: policy.scaling.max,
             began,
             now,
         };
@@ -103,6 +108,7 @@ struct Split<'a> {
     key: &'a CapKey,
     room: Room,
     view: &'a View,
+    pods_max: u32,
     began: Instant,
     now: Instant,
 }
@@ -116,6 +122,10 @@ struct Part<'a> {
     last: Option<Grant>,
     wanted: f64,
     waits: bool,
+    /// What it says it may use.
+    allowed: f64,
+    /// It reports, and what it is told does not take effect: to be lowered it has to be waited for.
+    deaf: bool,
     /// Requests per minute that it sends.
     uses: f64,
     holds: bool,
@@ -135,9 +145,15 @@ impl<'a> Split<'a> {
         let safe = ((usable - kept_safe) / holders as f64).max(0.0);
         let grant = |part: Part<'a>| {
             let safe = if part.holds { safe } else { 0.0 };
+            // Who was told nothing yet has not begun: what it would begin with is no claim where there is no room.
+            let claim = |most: f64, room: f64| match part.last {
+                Some(_) => most,
+                None => (most + room.min(0.0)).max(0.0),
+            };
+            let (most, most_safe) = (claim(part.most, room), claim(part.most_safe, room_safe));
             let grant = Grant {
-                per_minute: risen(part.wanted, part.most, &mut room),
-                safe: risen(safe, part.most_safe, &mut room_safe),
+                per_minute: risen(part.wanted, most, &mut room),
+                safe: risen(safe, most_safe, &mut room_safe),
             };
             (part.pod.clone(), grant)
         };
@@ -154,7 +170,7 @@ impl<'a> Split<'a> {
             let cap = pod.heard.as_ref().and_then(|heard| {
                 let mut caps = heard.report.caps.iter();
                 caps.find(|cap| cap.key == *self.key)
-                    .map(|cap| (cap.waiting, heard))
+                    .map(|cap| (cap, heard))
             });
             let uses = cap
                 .and_then(|(_, heard)| heard.rates.sent.get(self.key))
@@ -165,7 +181,9 @@ impl<'a> Split<'a> {
                 most_safe: self.most_safe(name),
                 last: self.ledger.last(self.key, name),
                 wanted: 0.0,
-                waits: cap.is_some_and(|(waiting, _)| waiting > 0),
+                deaf: self.ledger.is_deaf(self.key, name, self.now),
+                waits: cap.is_some_and(|(cap, _)| cap.waiting > 0),
+                allowed: cap.map_or(0.0, |(cap, _)| cap.allowed_per_minute),
                 uses: uses.unwrap_or_default() * 60.0,
                 holds: true,
             }
@@ -186,15 +204,13 @@ impl<'a> Split<'a> {
     /// What is left alone for pods that do not report, now and for their safe rates.
     fn kept(&self) -> (f64, f64) {
         let (mut kept, mut kept_safe) = (0.0, 0.0);
-        let equal = self.room.usable / self.view.pods.len().max(1) as f64;
+        let before = (self.room.usable / self.room.holders as f64).max(self.room.boot);
         for (name, pod) in &self.view.pods {
             let (most, most_safe) = match &pod.heard {
                 Some(_) if pod.reports(self.now) => continue,
                 Some(_) => (self.most(name), self.most_safe(name)),
                 // It may have heard of the manager before this one.
-                None if pod.known_since <= self.began => {
-                    (equal.max(self.room.boot), equal.max(self.room.boot))
-                }
+                None if pod.known_since <= self.began + LEASE => (before, before),
                 None => (self.room.boot, self.room.boot),
             };
             kept += most;
@@ -202,8 +218,12 @@ impl<'a> Split<'a> {
         }
         // Gone for Kubernetes, and perhaps only cut off.
         kept += self.ledger.most_of_gone(self.key, self.view, self.now);
-        // One more may come at any time, and begin before it is heard.
-        (kept + self.room.boot, kept_safe + self.room.boot)
+        // While there is no manager others may come, as many as there may be, and one more in the course of a rollout. While there is
+        // one, it is told of pods before they may send anything.
+        let newcomers = (self.pods_max as usize)
+            .saturating_sub(self.view.pods.len())
+            .max(1);
+        (kept, kept_safe + self.room.boot * newcomers as f64)
     }
 
     /// A cap that is too small for all goes to those that have something to send, and stays with them.
@@ -225,14 +245,17 @@ impl<'a> Split<'a> {
     }
 
     fn want(&self, parts: &mut [Part<'a>], kept: f64) {
-        if learns(self.view, self.began, self.now) {
-            for part in parts.iter_mut() {
-                part.wanted = part.most;
-            }
-            return;
+        let deaf = parts.iter().filter(|part| part.deaf);
+        let kept_for_deaf: f64 = deaf.map(|part| part.most.max(part.most_safe)).sum();
+        let usable = (self.room.usable - kept - kept_for_deaf).max(0.0);
+        for part in parts.iter_mut().filter(|part| part.deaf) {
+            // Not to be raised by what it did not hear once it hears again.
+            part.wanted = part
+                .last
+                .map_or(0.0, |last| last.per_minute.min(part.allowed));
         }
-        let usable = (self.room.usable - kept).max(0.0);
-        let mut holders: Vec<&mut Part<'_>> = parts.iter_mut().filter(|part| part.holds).collect();
+        let is_holder = |part: &&mut Part<'_>| part.holds && !part.deaf;
+        let mut holders: Vec<&mut Part<'_>> = parts.iter_mut().filter(is_holder).collect();
         let equal = usable / holders.len().max(1) as f64;
         let wants = holders.iter().map(|part| match part.waits {
             true => f64::INFINITY,
@@ -241,7 +264,7 @@ impl<'a> Split<'a> {
         let filled = fill(usable, &wants.collect::<Vec<_>>());
         for (part, filled) in holders.iter_mut().zip(filled) {
             let last = part.last.map(|last| last.per_minute);
-            let stays = last.filter(|last| (last - filled).abs() < equal * CHANGE_MIN);
+            let stays = last.filter(|last| (0.0..equal * CHANGE_MIN).contains(&(filled - last)));
             part.wanted = stays.unwrap_or(filled);
         }
     }

@@ -7,7 +7,7 @@ use sluice_proto::fleet::{CapKey, Report, Version};
 
 use super::Room;
 use crate::facts::PodName;
-use crate::limits::LEASE;
+use crate::limits::{LEASE, REFRESH};
 use crate::policy::Policy;
 use crate::view::View;
 
@@ -60,6 +60,12 @@ impl Held {
     fn most(&self, now: Instant) -> f64 {
         let told = self.told.iter().map(|told| told.most(now));
         told.fold(self.rest, f64::max)
+    }
+
+    /// It has confirmed nothing of late, although it was told again and again.
+    fn is_deaf(&self, now: Instant) -> bool {
+        let oldest = self.told.first();
+        oldest.is_some_and(|told| now + LEASE > told.until + REFRESH * 2 + MARGIN)
     }
 
     fn most_safe(&self) -> f64 {
@@ -157,6 +163,10 @@ impl Ledger {
 
     pub(super) fn most_safe(&self, key: &CapKey, pod: &PodName) -> Option<f64> {
         self.get(key, pod).map(Held::most_safe)
+    }
+
+    pub(super) fn is_deaf(&self, key: &CapKey, pod: &PodName, now: Instant) -> bool {
+        self.get(key, pod).is_some_and(|held| held.is_deaf(now))
     }
 
     pub(super) fn last(&self, key: &CapKey, pod: &PodName) -> Option<Grant> {
