@@ -63,6 +63,10 @@ pub struct Connection {
     paused: Cell<bool>,
     /// When the socket last took bytes, on the worker's clock.
     wrote_at_ms: Cell<u64>,
+    /// When a command came, or a message for the client, on the worker's clock; pings and pongs do not count.
+    active_at_ms: Cell<u64>,
+    /// Commands are being worked on.
+    busy: Cell<bool>,
     /// Bytes received since the last ping: a pong may have to wait behind many.
     heard_bytes: Cell<usize>,
     /// Bytes the socket took since the last ping: the ping may have to wait behind them.
@@ -141,6 +145,8 @@ impl Connection {
             blocked: Cell::new(false),
             paused: Cell::new(false),
             wrote_at_ms: Cell::new(worker.clock_ms()),
+            active_at_ms: Cell::new(worker.clock_ms()),
+            busy: Cell::new(false),
             heard_bytes: Cell::new(0),
             sent_bytes: Cell::new(0),
             extensions: Cell::new(0),
@@ -163,6 +169,19 @@ impl Connection {
     /// Account and user of a connected client.
     pub fn user_key(&self) -> Option<(Arc<str>, Arc<str>)> {
         self.session.borrow().identity()
+    }
+
+    /// Since when nothing has come from the client or for it; `None` while something is on its way, and before it is connected.
+    pub fn idle_since_ms(&self) -> Option<u64> {
+        let busy = self.busy.get()
+            || self.blocked.get()
+            || self.paused.get()
+            || self.reserved_bytes.get() > 0
+            || self.closing.borrow().is_some()
+            || self.gone.get()
+            || !self.controls.borrow().is_empty();
+        let connected = !busy && self.session.borrow().is_connected();
+        (connected && self.waiting_bytes() == 0).then(|| self.active_at_ms.get())
     }
 
     pub fn waiting_bytes(&self) -> usize {
@@ -192,6 +211,7 @@ impl Connection {
 
     /// Queues a frame for the worker's next flush. Over the limit the client is closed as slow.
     pub fn enqueue(self: &Rc<Self>, frame: Frame, allowance: Allowance, dirty: &mut Dirty) {
+        self.active_at_ms.set(allowance.now_ms);
         if self.admit(frame, allowance) && !self.dirty.replace(true) {
             dirty.push_back(Rc::clone(self));
         }
@@ -247,14 +267,20 @@ impl Connection {
             match poll_fn(|cx| self.poll_wake(cx, worker, sleep.as_mut(), &mut inbox)).await {
                 Wake::Inbound => {
                     let began_ms = worker.clock_ms();
+                    self.busy.set(true);
                     Box::pin(self.handle(worker, &mut inbox)).await;
+                    self.busy.set(false);
                     if worker.clock_ms() - began_ms >= HANDLING_LONG_MS {
                         let mut heartbeat = self.heartbeat.get();
                         heartbeat.extend(worker.clock_ms(), worker.heartbeat());
                         self.heartbeat.set(heartbeat);
                     }
                 }
-                Wake::Control(ordered) => Box::pin(self.obey(worker, ordered)).await,
+                Wake::Control(ordered) => {
+                    self.busy.set(true);
+                    Box::pin(self.obey(worker, ordered)).await;
+                    self.busy.set(false);
+                }
                 Wake::Timer => Box::pin(self.tick(worker)).await,
                 Wake::Close => return,
             }
@@ -397,6 +423,7 @@ impl Connection {
             {
                 self.pong();
             } else {
+                self.active_at_ms.set(worker.clock_ms());
                 let step =
                     worker.with_env(self, |env| self.session.borrow_mut().command(command, env));
                 self.carry_out(worker, step).await;

@@ -344,6 +344,12 @@ impl Scheduler {
 }
 
 impl LaneState {
+    /// Entries wait for it to take them from the queue.
+    pub(super) fn is_idle_but_waiting(&self) -> bool {
+        let known = self.window.in_flight() + self.window.settling();
+        self.supply.waiting > known as u64
+    }
+
     fn is_idle(&self) -> bool {
         self.window.len() == 0 && !self.supply.claiming && !self.supply.loading
     }
