@@ -154,10 +154,7 @@ async fn start(
 }
 
 /// A member of a fleet, where there is a manager; its metrics are shown only then.
-fn join_fleet(
-    mut parts: fleet::Parts,
-    registry: &mut Registry,
-) -> anyhow::Result<Option<Member>> {
+fn join_fleet(mut parts: fleet::Parts, registry: &mut Registry) -> anyhow::Result<Option<Member>> {
     if parts.args.url.is_some() {
         parts.metrics = fleet::Metrics::register(registry);
     }

@@ -101,7 +101,9 @@ impl Target {
             request.metadata_mut().insert("authorization", token);
         }
         let answer = FleetClient::new(channel).attend(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| describe(&status))
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| describe(&status))
     }
 }
 

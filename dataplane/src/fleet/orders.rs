@@ -127,10 +127,6 @@ impl Orders {
         changed
     }
 
-    pub(super) fn version(&self) -> Version {
-        self.version
-    }
-
     pub(super) fn report_every(&self) -> Duration {
         self.report_every
     }

@@ -8,9 +8,7 @@ use sluice_proto::fleet::{Cap, CapKey, Load, Queue, Relay, Upstream};
 
 use super::shares::Why;
 use crate::clock::unix_ms;
-use crate::ingest::deliver::{
-    CapReport, DeliverHandle, Figures, UpstreamReport, Waiting,
-};
+use crate::ingest::deliver::{CapReport, DeliverHandle, Figures, UpstreamReport, Waiting};
 use crate::ingest::limiter::BreakerState;
 use crate::ingest::metrics::Metrics;
 use crate::pressure::Pressure;

@@ -114,9 +114,7 @@ impl Rates {
     /// The most that an upstream may be sent per second.
     pub fn ceiling(&self, label: &str, now: Instant) -> Option<f64> {
         let holds = self.upstreams_until.is_some_and(|until| now < until);
-        holds
-            .then(|| self.upstreams.get(label).copied())
-            .flatten()
+        holds.then(|| self.upstreams.get(label).copied()).flatten()
     }
 }
 
@@ -148,13 +146,34 @@ mod tests {
             (boot, None, 4.999, 0.0, Why::Boot, Some(5.0)),
             (boot, None, 5.0, 75.0, Why::Boot, None),
             (boot, None, 9_999.0, 75.0, Why::Boot, None),
-            (boot, grant(450.0, 150.0), 0.0, 450.0, Why::Lease, Some(15.0)),
-            (boot, grant(450.0, 150.0), 14.9, 450.0, Why::Lease, Some(15.0)),
+            (
+                boot,
+                grant(450.0, 150.0),
+                0.0,
+                450.0,
+                Why::Lease,
+                Some(15.0),
+            ),
+            (
+                boot,
+                grant(450.0, 150.0),
+                14.9,
+                450.0,
+                Why::Lease,
+                Some(15.0),
+            ),
             (boot, grant(450.0, 150.0), 15.0, 150.0, Why::Safe, None),
             (boot, grant(450.0, 150.0), 9_999.0, 150.0, Why::Safe, None),
             // A lease of nothing is one, and a part is never more than the whole.
             (boot, grant(0.0, 150.0), 1.0, 0.0, Why::Lease, Some(15.0)),
-            (boot, grant(900.0, 700.0), 1.0, 600.0, Why::Lease, Some(15.0)),
+            (
+                boot,
+                grant(900.0, 700.0),
+                1.0,
+                600.0,
+                Why::Lease,
+                Some(15.0),
+            ),
             (boot, grant(900.0, 700.0), 20.0, 600.0, Why::Safe, None),
         ];
         for (boot, grant, at_s, per_minute, why, until_s) in cases {

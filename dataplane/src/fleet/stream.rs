@@ -20,9 +20,7 @@ use tonic::Streaming;
 
 use super::Links;
 use super::connect::{Target, describe};
-use super::limits::{
-    PAUSE_MAX, PAUSE_MIN, REPORTS_REMEMBERED, REPORTS_WAITING_MAX, SILENCE_MAX,
-};
+use super::limits::{PAUSE_MAX, PAUSE_MIN, REPORTS_REMEMBERED, REPORTS_WAITING_MAX, SILENCE_MAX};
 use super::metrics::Metrics;
 use super::orders::Orders;
 use super::report::{self, Collector};

@@ -63,8 +63,9 @@ pub struct Connection {
     paused: Cell<bool>,
     /// When the socket last took bytes, on the worker's clock.
     wrote_at_ms: Cell<u64>,
-    /// When a command came, or a message for the client, on the worker's clock; pings and pongs do not count.
-    active_at_ms: Cell<u64>,
+    /// When a command came, or a message for the client, on the worker's clock in [`ACTIVE_GRAIN_MS`]; pings and pongs do not
+    /// count.
+    active_at: Cell<u32>,
     /// Commands are being worked on.
     busy: Cell<bool>,
     /// Bytes received since the last ping: a pong may have to wait behind many.
@@ -81,6 +82,13 @@ pub struct Connection {
 struct Ordered {
     control: Control,
     done: Option<mpsc::Sender<()>>,
+}
+
+/// A year and more of them are counted in four bytes.
+const ACTIVE_GRAIN_MS: u64 = 10;
+
+fn grains(clock_ms: u64) -> u32 {
+    u32::try_from(clock_ms / ACTIVE_GRAIN_MS).unwrap_or(u32::MAX)
 }
 
 enum Wake {
@@ -145,7 +153,7 @@ impl Connection {
             blocked: Cell::new(false),
             paused: Cell::new(false),
             wrote_at_ms: Cell::new(worker.clock_ms()),
-            active_at_ms: Cell::new(worker.clock_ms()),
+            active_at: Cell::new(grains(worker.clock_ms())),
             busy: Cell::new(false),
             heard_bytes: Cell::new(0),
             sent_bytes: Cell::new(0),
@@ -181,7 +189,8 @@ impl Connection {
             || self.gone.get()
             || !self.controls.borrow().is_empty();
         let connected = !busy && self.session.borrow().is_connected();
-        (connected && self.waiting_bytes() == 0).then(|| self.active_at_ms.get())
+        let active_at_ms = u64::from(self.active_at.get()) * ACTIVE_GRAIN_MS;
+        (connected && self.waiting_bytes() == 0).then_some(active_at_ms)
     }
 
     pub fn waiting_bytes(&self) -> usize {
@@ -211,7 +220,7 @@ impl Connection {
 
     /// Queues a frame for the worker's next flush. Over the limit the client is closed as slow.
     pub fn enqueue(self: &Rc<Self>, frame: Frame, allowance: Allowance, dirty: &mut Dirty) {
-        self.active_at_ms.set(allowance.now_ms);
+        self.active_at.set(grains(allowance.now_ms));
         if self.admit(frame, allowance) && !self.dirty.replace(true) {
             dirty.push_back(Rc::clone(self));
         }
@@ -423,7 +432,7 @@ impl Connection {
             {
                 self.pong();
             } else {
-                self.active_at_ms.set(worker.clock_ms());
+                self.active_at.set(grains(worker.clock_ms()));
                 let step =
                     worker.with_env(self, |env| self.session.borrow_mut().command(command, env));
                 self.carry_out(worker, step).await;

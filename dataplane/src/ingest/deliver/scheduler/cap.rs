@@ -79,7 +79,8 @@ impl Cap {
         let before = self.all.per_minute();
         let next = in_force(part.boot, part.grant, whole(self.requests_per_minute), now);
         let owed = self.all.owed(now) - self.all.burst();
-        let lowered = next.per_minute < before || next.safe_per_minute < self.in_force.safe_per_minute;
+        let lowered =
+            next.per_minute < before || next.safe_per_minute < self.in_force.safe_per_minute;
         let paid = (lowered && owed > 0.0).then(|| self.all.after(owed, now));
         self.set(next, now);
         (before != next.per_minute, paid)
@@ -189,7 +190,9 @@ impl Cap {
     }
 
     fn no_later_than_change(&self, until: Instant) -> Instant {
-        self.in_force.until.map_or(until, |change| change.min(until))
+        self.in_force
+            .until
+            .map_or(until, |change| change.min(until))
     }
 
     /// The whole cap, what of it is allowed here now, and what was sent.
@@ -219,3 +222,6 @@ pub struct CapState {
 fn whole(requests_per_minute: u32) -> f64 {
     requests_per_minute.max(1).into()
 }
+
+#[cfg(test)]
+mod tests;
