@@ -95,19 +95,16 @@ async fn start(
         registry: &mut registry,
         tasks: &mut tasks,
     })?;
-    let member = join_fleet(
-        fleet::Parts {
-            args: manager,
-            config: config.clone(),
-            relay: Arc::clone(relay.shared()),
-            pressure: Arc::clone(&pressure),
-            drain: drain.clone(),
-            ingest: ingest.as_ref().map(Ingest::side),
-            links,
-            metrics: fleet::Metrics::default(),
-        },
-        &mut registry,
-    )?;
+    let member = fleet::Parts {
+        args: manager,
+        config: config.clone(),
+        relay: Arc::clone(relay.shared()),
+        pressure: Arc::clone(&pressure),
+        drain: drain.clone(),
+        ingest: ingest.as_ref().map(Ingest::side),
+        links,
+    };
+    let member = Member::join(member, &mut registry)?;
     let current = config.borrow().clone();
     let (listeners, certificates) = bind_listeners(&args, &current)?;
     let state = AdminState {
@@ -136,9 +133,7 @@ async fn start(
         tasks.spawn(member.attend());
     }
     if let Some(ingest) = &ingest {
-        tasks.spawn(ingest.follow_config(config.clone()));
-        tasks.spawn(ingest.drain(drain.subscribe()));
-        tasks.spawn(ingest.say_trouble(readiness.clone()));
+        keep_ingest(ingest, &config, &drain, &readiness, &mut tasks);
     }
     let addresses = accept_all(listeners, &relay, &drain, &mut tasks);
     listening.release();
@@ -153,12 +148,17 @@ async fn start(
     })
 }
 
-/// A member of a fleet, where there is a manager; its metrics are shown only then.
-fn join_fleet(mut parts: fleet::Parts, registry: &mut Registry) -> anyhow::Result<Option<Member>> {
-    if parts.args.url.is_some() {
-        parts.metrics = fleet::Metrics::register(registry);
-    }
-    Member::new(parts)
+/// What has to be done all the time for ingest, beside what its own threads do.
+fn keep_ingest(
+    ingest: &Ingest,
+    config: &watch::Receiver<Arc<GatewayConfig>>,
+    drain: &Drain,
+    readiness: &Readiness,
+    tasks: &mut JoinSet<()>,
+) {
+    tasks.spawn(ingest.follow_config(config.clone()));
+    tasks.spawn(ingest.drain(drain.subscribe()));
+    tasks.spawn(ingest.say_trouble(readiness.clone()));
 }
 
 /// Starts accepting; returns each listener's name and address.

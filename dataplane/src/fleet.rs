@@ -15,7 +15,6 @@ use self::shares::{Boot, Rates};
 use crate::ingest::deliver::FleetLink;
 
 pub use self::gate::{Fence, Gate};
-pub use self::metrics::Metrics;
 pub use self::stream::{IngestSide, Member, Parts};
 
 mod connect;

@@ -13,7 +13,7 @@ struct OutcomeLabel {
 }
 
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(super) struct Metrics {
     connected: Gauge,
     steering: Gauge,
     shed: Counter,
@@ -24,7 +24,7 @@ const APPLIED: OutcomeLabel = OutcomeLabel { outcome: "applied" };
 const IGNORED: OutcomeLabel = OutcomeLabel { outcome: "ignored" };
 
 impl Metrics {
-    pub fn register(registry: &mut Registry) -> Self {
+    pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         for label in [APPLIED, IGNORED] {
             drop(metrics.directives.get_or_create(&label));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use http::Uri;
+use prometheus_client::registry::Registry;
 use sluice_crds::config::GatewayConfig;
 use sluice_proto::fleet::{Directive, Phase, Report, Steering, Version};
 use sluice_proto::fleet_wire as wire;
@@ -44,7 +45,6 @@ pub struct Parts {
     pub drain: Drain,
     pub ingest: Option<IngestSide>,
     pub links: Links,
-    pub metrics: Metrics,
 }
 
 /// This data plane as a member of the fleet.
@@ -63,11 +63,12 @@ pub struct Member {
     sent: VecDeque<(u64, Instant)>,
     /// Whether a manager says what to do, as far as the log knows.
     attended: Option<bool>,
+    metrics: Metrics,
 }
 
 impl Member {
-    /// `None`: the process was given no manager. Fails where what it was given cannot be used at all.
-    pub fn new(parts: Parts) -> anyhow::Result<Option<Self>> {
+    /// `None`: the process was given no manager, and shows no metrics of one. Fails where what it was given cannot be used at all.
+    pub fn join(parts: Parts, registry: &mut Registry) -> anyhow::Result<Option<Self>> {
         let Some(url) = parts.args.url.clone() else {
             return Ok(None);
         };
@@ -105,6 +106,7 @@ impl Member {
             sequence: 0,
             sent: VecDeque::new(),
             attended: None,
+            metrics: Metrics::register(registry),
             parts,
         };
         member.follow_config();
@@ -192,10 +194,10 @@ impl Member {
                 generation = version.generation,
                 "directive ignored"
             );
-            self.parts.metrics.ignored();
+            self.metrics.ignored();
             return;
         }
-        self.parts.metrics.applied();
+        self.metrics.applied();
         let spread = self.orders.retry_spread();
         self.parts.links.gate.set(self.orders.fence(), spread);
         let (total, until) = self.orders.shed();
@@ -221,8 +223,8 @@ impl Member {
             self.follow_config();
         }
         let steering = self.orders.steering(Instant::now());
-        self.parts.metrics.set_steering(steering);
-        self.parts.metrics.set_shed(self.parts.relay.shed_total());
+        self.metrics.set_steering(steering);
+        self.metrics.set_shed(self.parts.relay.shed_total());
     }
 
     fn follow_config(&mut self) {
@@ -291,7 +293,7 @@ impl Member {
     }
 
     fn found(&mut self) {
-        self.parts.metrics.set_connected(true);
+        self.metrics.set_connected(true);
         if self.attended != Some(true) {
             tracing::info!(manager = %self.url, "manager found");
         }
@@ -299,7 +301,7 @@ impl Member {
     }
 
     fn lost(&mut self, why: &str) {
-        self.parts.metrics.set_connected(false);
+        self.metrics.set_connected(false);
         if self.attended == Some(false) {
             tracing::debug!(manager = %self.url, why, "manager not reached");
         } else {

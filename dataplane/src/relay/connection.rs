@@ -69,9 +69,9 @@ pub struct Connection {
     /// Commands are being worked on.
     busy: Cell<bool>,
     /// Bytes received since the last ping: a pong may have to wait behind many.
-    heard_bytes: Cell<usize>,
+    heard_bytes: Cell<u32>,
     /// Bytes the socket took since the last ping: the ping may have to wait behind them.
-    sent_bytes: Cell<usize>,
+    sent_bytes: Cell<u32>,
     /// How often the time for the pong was extended.
     extensions: Cell<u8>,
     /// The socket is dead or the peer has closed: nothing can be written.
@@ -86,6 +86,12 @@ struct Ordered {
 
 /// A year and more of them are counted in four bytes.
 const ACTIVE_GRAIN_MS: u64 = 10;
+
+/// More than four bytes can count is as much as one needs to know.
+fn add(bytes: &Cell<u32>, more: usize) {
+    let more = u32::try_from(more).unwrap_or(u32::MAX);
+    bytes.set(bytes.get().saturating_add(more));
+}
 
 fn grains(clock_ms: u64) -> u32 {
     u32::try_from(clock_ms / ACTIVE_GRAIN_MS).unwrap_or(u32::MAX)
@@ -332,7 +338,7 @@ impl Connection {
                     return Poll::Ready(Wake::Close);
                 }
                 Poll::Ready(Ok(read)) => {
-                    self.heard_bytes.set(self.heard_bytes.get() + read);
+                    add(&self.heard_bytes, read);
                     self.take_in(worker, &buffer[..read], inbox);
                 }
             }

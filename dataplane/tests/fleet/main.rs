@@ -1,5 +1,7 @@
 //! A data plane and its manager, which is a script here: what is reported, what directives bring about, and what remains without one.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -25,7 +25,7 @@ async fn reports_say_how_it_is() {
     assert!(first.load.memory_bytes > 1 << 20 && first.load.cpu_seconds_total > 0.0);
     assert_eq!(stream.token, None);
 
-    let mut clients = vec![plane.client().await, plane.client().await];
+    let mut clients = [plane.client().await, plane.client().await];
     let asked = json!({ "channel": "room" });
     // Nobody may subscribe here, and a command it is.
     clients[0].command("subscribe", asked).await.unwrap();

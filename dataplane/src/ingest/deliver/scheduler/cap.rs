@@ -14,7 +14,7 @@
 //! What costs more than a minute of the part goes by the second way, as nothing would let it go otherwise. Whoever lowered the
 //! part is told so only when the last large one is paid for.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::fleet::shares::{Boot, Grant, InForce, Why, in_force};
 use crate::ingest::deliver::gcra::Gcra;
@@ -22,6 +22,9 @@ use crate::ingest::deliver::minute::Minute;
 
 /// Part of a cap that calls may use while something else waits.
 const CALLS_DIVISOR: f64 = 2.0;
+
+/// How often one that waits for the minute before to be over looks again.
+const MINUTE_STEP: Duration = Duration::from_secs(1);
 
 /// What the manager says of a cap. Without a manager it says nothing, and the cap is used whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -147,7 +150,8 @@ impl Cap {
             return Ok(());
         }
         self.saving = true;
-        Err(self.all.after(missing, now))
+        // Each second something of the minute before is over.
+        Err(self.all.after(missing, now).min(now + MINUTE_STEP))
     }
 
     /// `contended`: something is queued under this cap.
