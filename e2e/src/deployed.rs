@@ -22,6 +22,9 @@ use crate::upstream::settings::Settings;
 /// Of the manifests, all of them for trying only.
 pub const API_KEY: &str = "only-for-trying-api";
 pub const APP_KEY: &str = "demo-key";
+pub const TOKENS: &str = "only-for-trying-tokens";
+/// Whose clients the tests' are.
+pub const ACCOUNT: &str = "acme";
 pub const DATA_PLANES: &str = "sluice.dev/gateway=demo,app.kubernetes.io/component=dataplane";
 pub const REDIS: &str = "sluice.dev/gateway=demo,app.kubernetes.io/component=redis";
 /// The release, and with it the operator's Deployment.
@@ -30,6 +33,7 @@ pub const RELEASE: &str = "sluice";
 pub const OPERATORS: &str = "sluice-system";
 
 mod install;
+pub mod numbered;
 pub mod traffic;
 
 pub use install::Install;
@@ -218,7 +222,7 @@ pub async fn api(address: SocketAddr, method: &str, request: &Value) -> Result<V
 #[must_use]
 pub fn publication(channel: &str, text: &str) -> Value {
     json!({
-        "account": "acme", "channel": channel, "data": { "text": text },
+        "account": ACCOUNT, "channel": channel, "data": { "text": text },
         "idempotency_key": format!("{channel} {text}"),
     })
 }

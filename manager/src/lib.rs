@@ -2,9 +2,17 @@
 //! pod may use, how many pods there should be. Knows neither Kubernetes nor Redis.
 
 mod facts;
+mod fleet;
+pub mod grpc;
+mod limits;
 mod plan;
+mod planner;
 mod policy;
+mod view;
 
 pub use facts::{PodFacts, PodName};
+pub use fleet::Fleet;
+pub use limits::{LEASE, TICK};
 pub use plan::{PlanSummary, PodPlan, PodState, ScaleDecision, ScaleReason};
+pub use planner::{Planner, Tick};
 pub use policy::{Policy, Rebalance, Scaling, ScalingMode};

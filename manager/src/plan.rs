@@ -1,4 +1,5 @@
-//! What the manager wants, as others carry it out and show it: the part of a plan that leaves the manager.
+//! What the manager wants, as others carry it out and show it: the part of a plan that leaves the manager. Below are the
+//! planners, each a function of what is known, what the user wants, what was decided before, and `now`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +8,13 @@ use std::time::Duration;
 use sluice_proto::fleet::{CapKey, Version};
 
 use crate::facts::PodName;
+
+pub(crate) mod autoscale;
+pub(crate) mod check;
+pub(crate) mod moves;
+pub(crate) mod steering;
+pub(crate) mod throttle;
+pub(crate) mod upstreams;
 
 /// Made every tick. Directives tell each data plane its part; endpoints and replicas are the operator's to carry out.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sluice_crds::config::GatewayConfig;
 use sluice_proto::fleet::CapKey;
 
 /// Everything that planners are told by the user. The operator makes it of the `Gateway`, standalone of its manifest.
@@ -55,4 +56,24 @@ pub enum Rebalance {
     /// A surplus that stays is moved too.
     Move,
     Off,
+}
+
+impl Policy {
+    /// The caps of a configuration.
+    pub fn caps_of(config: &GatewayConfig) -> BTreeMap<CapKey, f64> {
+        let Some(ingest) = &config.ingest else {
+            return BTreeMap::new();
+        };
+        let applications = ingest.applications.iter().filter_map(|application| {
+            let cap = application.requests_per_minute?;
+            Some((
+                CapKey::Application(application.name.as_str().into()),
+                f64::from(cap),
+            ))
+        });
+        let gateway = ingest
+            .requests_per_minute
+            .map(|cap| (CapKey::Gateway, f64::from(cap)));
+        applications.chain(gateway).collect()
+    }
 }

@@ -10,6 +10,7 @@ use super::server::Server;
 use crate::load::control::Event;
 use crate::load::dialect::Dialect;
 use crate::load::report::Report;
+use crate::upstream::handle::binary;
 
 /// Connections one worker holds: below the 20,000 descriptors a process may have here, with several per machine core.
 const CLIENTS_PER_WORKER: usize = 9_000;
@@ -42,7 +43,7 @@ impl Workers {
         clients: usize,
         more: &[(&str, String)],
     ) -> Result<Self> {
-        let program = std::env::current_exe()?.with_file_name("sluice-load");
+        let program = binary("sluice-load")?;
         let mut workers = Vec::new();
         let mut first = 0;
         while first < clients {

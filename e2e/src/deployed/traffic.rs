@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::{APP_KEY, Deployed, api, publication};
+use super::{ACCOUNT, APP_KEY, Deployed, api, publication};
 use crate::readme::Readme;
 use crate::sdk::{Script, Sdks};
 use crate::sluice::Scratch;
@@ -146,7 +146,7 @@ pub async fn chatter_on_other_pod(
 ) -> Result<(Chatter, String)> {
     for _ in 0..30 {
         let before = deployed.clients().await?;
-        let chatter = Chatter::start(scratch, user, "acme")?;
+        let chatter = Chatter::start(scratch, user, ACCOUNT)?;
         let after = deployed.clients().await?;
         let more = |(pod, count): &(&String, &u64)| before.get(*pod).is_some_and(|b| b < *count);
         let (pod, _) = after

@@ -1,0 +1,118 @@
+//! Numbered messages in many channels, and thousands of clients that follow them: who was moved must miss none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::{ACCOUNT, Deployed, TOKENS, api};
+use crate::bench::workers::Workers;
+use crate::load::clock::now_ns;
+use crate::load::dialect::{Dialect, LEADING_ONE};
+
+/// As many as an account has devices.
+pub const CLIENTS_PER_CHANNEL: usize = 50;
+/// In the namespace with history, of which clients that come back get what they missed.
+const PREFIX: &str = "chat:n";
+/// A call that takes longer is made again.
+const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Clients that connect through the Service. `first` keeps the names of several such groups apart.
+pub fn follow(deployed: &Deployed, clients: usize, first: usize) -> Result<Workers> {
+    let more = [
+        ("channels", channels(clients).to_string()),
+        ("prefix", format!("{PREFIX}{first}-")),
+        ("hmac-secret", TOKENS.to_owned()),
+        ("account", format!("account={ACCOUNT}")),
+    ];
+    Workers::start_at(
+        deployed.address,
+        Dialect::Centrifugo,
+        "follow",
+        clients,
+        &more,
+    )
+}
+
+#[must_use]
+pub fn channels(clients: usize) -> usize {
+    clients.div_ceil(CLIENTS_PER_CHANNEL)
+}
+
+/// One task per channel of such a group.
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<u64>>,
+}
+
+impl Writers {
+    /// `rate` messages per second over all channels together.
+    #[must_use]
+    pub fn start(deployed: &Deployed, clients: usize, first: usize, rate: f64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let channels = channels(clients);
+        let pause = Duration::from_secs_f64(channels as f64 / rate);
+        let address = deployed.address;
+        let start = |number: usize| {
+            let (stop, channel) = (Arc::clone(&stop), format!("{PREFIX}{first}-{number}"));
+            tokio::spawn(async move { write(address, &channel, pause, &stop).await })
+        };
+        Self {
+            tasks: (0..channels).map(start).collect(),
+            stop: Arc::clone(&stop),
+        }
+    }
+
+    /// Finishes what is begun; returns the last number of each channel.
+    pub async fn stop(self) -> Result<Vec<u64>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut last = Vec::new();
+        for task in self.tasks {
+            last.push(task.await?);
+        }
+        Ok(last)
+    }
+}
+
+async fn write(
+    address: std::net::SocketAddr,
+    channel: &str,
+    pause: Duration,
+    stop: &AtomicBool,
+) -> u64 {
+    let mut number = 0;
+    // Not all in the same moment.
+    sleep(pause.mul_f64(fastrand::f64())).await;
+    while !stop.load(Ordering::Relaxed) {
+        number += 1;
+        let began = Instant::now();
+        let body = json!({
+            "account": ACCOUNT,
+            "channel": channel,
+            // The stamp comes first, as clients expect: JSON objects are written in the order of their names.
+            "data": { "t": LEADING_ONE + now_ns(), "v": number },
+            "idempotency_key": number.to_string(),
+        });
+        while !matches!(
+            timeout(PATIENCE, api(address, "publish", &body)).await,
+            Ok(Ok(_))
+        ) {
+            sleep(RETRY).await;
+        }
+        sleep(pause.saturating_sub(began.elapsed())).await;
+    }
+    number
+}
+
+/// What all clients of a group together should have reached.
+#[must_use]
+pub fn owed(last: &[u64], clients: usize) -> u64 {
+    let of_channel = |channel: usize| ((clients + last.len() - 1 - channel) / last.len()) as u64;
+    let each = last.iter().enumerate();
+    each.map(|(channel, last)| last * of_channel(channel)).sum()
+}

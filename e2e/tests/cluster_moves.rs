@@ -1,0 +1,232 @@
+//! Thousands of clients on a gateway that grows, moves them, shrinks, rolls out and loses a node: nobody is disconnected by
+//! growth, moves keep to their budget, and whoever is moved misses nothing.
+//!
+//! `SLUICE_MOVES_CLIENTS` says how many; 12,000 by default, which takes about ten minutes.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use sluice_e2e::bench::workers::Workers;
+use sluice_e2e::deployed::numbered::{self, Writers, owed};
+use sluice_e2e::deployed::{Deployed, Install};
+use sluice_e2e::load::report::Report;
+use tokio::time::{Instant, sleep};
+
+/// Messages per second over all channels.
+const RATE: f64 = 100.0;
+/// Newcomers, in per cent of all.
+const NEWCOMERS: usize = 10;
+/// Balance is to be reached within.
+const BALANCED_WITHIN: Duration = Duration::from_secs(180);
+const BALANCED: f64 = 1.10;
+/// The default budget: this part of all clients per second, 500 at most, 10 at least.
+const BUDGET: f64 = 0.01;
+/// Seconds of the clients are not those of the manager: what falls into one of theirs may be two halves of two of its.
+const SLACK: f64 = 1.5;
+const CHANGED_WITHIN: Duration = Duration::from_secs(300);
+const STEP: Duration = Duration::from_millis(500);
+/// After the last message.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// The clients, and since when seconds of their reports count.
+struct Crowd {
+    workers: Workers,
+    began: Instant,
+}
+
+impl Crowd {
+    async fn start(deployed: &Deployed, clients: usize) -> Result<Self> {
+        let mut workers = tokio::task::block_in_place(|| numbered::follow(deployed, clients, 0))?;
+        workers.go()?;
+        let began = Instant::now();
+        let all = async || Ok(total(&deployed.clients().await?) == clients as u64);
+        let cluster = deployed.namespace.cluster();
+        cluster
+            .wait_for("all clients are there", CHANGED_WITHIN, all)
+            .await?;
+        Ok(Self { workers, began })
+    }
+
+    fn second(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+}
+
+fn total(clients: &BTreeMap<String, u64>) -> u64 {
+    clients.values().sum()
+}
+
+/// The most that a pod has, by the mean.
+fn imbalance(clients: &BTreeMap<String, u64>) -> f64 {
+    let most = clients.values().max().copied().unwrap_or_default();
+    most as f64 * clients.len() as f64 / total(clients).max(1) as f64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_moved_within_the_budget_and_miss_nothing() -> Result<()> {
+    let clients = env::var("SLUICE_MOVES_CLIENTS").ok();
+    let clients = clients.map_or(Ok(12_000), |clients| clients.parse())?;
+    let deployed = Deployed::start("moves", Install::AsInReadme).await?;
+    let result = grow_and_shrink(&deployed, clients).await;
+    deployed.namespace.explain(result)
+}
+
+async fn grow_and_shrink(deployed: &Deployed, clients: usize) -> Result<()> {
+    scale(deployed, 2, "Steer").await?;
+    let crowd = Crowd::start(deployed, clients).await?;
+    let writers = Writers::start(deployed, clients, 0, RATE);
+
+    scale(deployed, 4, "Steer").await?;
+    let newcomers = newcomers(deployed, clients * NEWCOMERS / 100).await?;
+    let moves_from = crowd.second();
+    let balanced = rebalance(deployed).await?;
+    let moves_until = crowd.second();
+
+    let shrink_from = crowd.second();
+    scale(deployed, 2, "Move").await?;
+    back(deployed, clients).await?;
+    let shrink_until = crowd.second();
+
+    let Crowd { workers, .. } = crowd;
+    let last = writers.stop().await?;
+    sleep(SETTLE).await;
+    let report = tokio::task::block_in_place(|| workers.stop())?;
+    let budget = (clients as f64 * BUDGET).clamp(10.0, 500.0);
+    eprintln!("{newcomers}; balanced after {balanced:?}; budget {budget}/s");
+    print_curve("moved", &report, moves_from..moves_until);
+    print_curve("shrunk", &report, shrink_from..shrink_until);
+    let early: u64 = report
+        .closes_by_second
+        .range(..moves_from)
+        .map(|(_, n)| n)
+        .sum();
+    ensure!(
+        early == 0,
+        "{early} clients were disconnected by growth: {:?}",
+        report.closes
+    );
+    let most = report
+        .closes_by_second
+        .range(moves_from..moves_until)
+        .map(|(_, n)| *n)
+        .max();
+    let most = most.context("nobody was moved")?;
+    ensure!(
+        most as f64 <= budget * SLACK,
+        "{most} clients were moved in one second"
+    );
+    accounted(&report, &last, clients)
+}
+
+fn print_curve(what: &str, report: &Report, seconds: std::ops::Range<u64>) {
+    let curve: Vec<u64> = seconds
+        .map(|second| {
+            report
+                .closes_by_second
+                .get(&second)
+                .copied()
+                .unwrap_or_default()
+        })
+        .collect();
+    eprintln!("{what}, closed per second: {curve:?}");
+}
+
+fn accounted(report: &Report, last: &[u64], clients: usize) -> Result<()> {
+    let followed = &report.followed;
+    let missing = owed(last, clients).cast_signed() - followed.reached.cast_signed();
+    eprintln!(
+        "{} messages; closes {:?}; {} returns, away p99 {:.1} s; lost {}, missing at the end {missing}, \
+         repeated {}, told {}",
+        last.iter().sum::<u64>(),
+        report.closes,
+        followed.returns,
+        followed.away.quantile(0.99) as f64 / 1e9,
+        followed.lost,
+        followed.repeated,
+        followed.told,
+    );
+    let fit = followed.lost == 0 && missing == 0 && followed.told == 0 && followed.away_at_end == 0;
+    ensure!(fit, "{followed:?}");
+    Ok(())
+}
+
+/// Waits until so many pods are ready, and no others are left.
+async fn scale(deployed: &Deployed, replicas: usize, rebalance: &str) -> Result<()> {
+    let patch = format!(
+        r#"{{"spec":{{"dataPlane":{{"scaling":{{"replicas":{replicas}}},"rebalance":{{"mode":"{rebalance}"}}}}}}}}"#
+    );
+    let words = ["patch", "slgw/demo", "--type=merge", "--patch", &patch];
+    deployed.namespace.kubectl(&words).await?;
+    let cluster = deployed.namespace.cluster();
+    let scaled = async || {
+        let path = "--output=jsonpath={.status.replicas} {.status.readyReplicas}";
+        let said = deployed
+            .namespace
+            .kubectl(&["get", "deployment/demo", path])
+            .await?;
+        Ok(said == format!("{replicas} {replicas}") && deployed.pods().await?.len() == replicas)
+    };
+    cluster
+        .wait_for("the pods are there", CHANGED_WITHIN, scaled)
+        .await
+}
+
+/// Lets some more in, and says where they landed: on pods below their share.
+async fn newcomers(deployed: &Deployed, count: usize) -> Result<String> {
+    // Pods above their share are fenced within a few seconds of the others' being ready.
+    sleep(Duration::from_secs(15)).await;
+    let before = deployed.clients().await?;
+    let mean = total(&before) / before.len() as u64;
+    let workers = tokio::task::block_in_place(|| numbered::follow(deployed, count, 1_000_000))?;
+    let after = deployed.clients().await?;
+    let (mut below, mut above) = (0, 0);
+    for (pod, clients) in &after {
+        let had = before.get(pod).copied().unwrap_or_default();
+        let gained = clients.saturating_sub(had);
+        if had < mean {
+            below += gained;
+        } else {
+            above += gained;
+        }
+    }
+    drop(workers);
+    ensure!(
+        above * 20 <= below,
+        "{above} of {count} newcomers came to full pods: {before:?}, {after:?}"
+    );
+    let gone = async || Ok(total(&deployed.clients().await?) == total(&before));
+    let cluster = deployed.namespace.cluster();
+    cluster
+        .wait_for("the newcomers are gone", CHANGED_WITHIN, gone)
+        .await?;
+    Ok(format!(
+        "{below} newcomers to pods below the mean, {above} to others"
+    ))
+}
+
+/// Asks for moves, and returns how long balance took.
+async fn rebalance(deployed: &Deployed) -> Result<Duration> {
+    let began = Instant::now();
+    scale(deployed, 4, "Move").await?;
+    loop {
+        let clients = deployed.clients().await?;
+        if imbalance(&clients) <= BALANCED {
+            return Ok(began.elapsed());
+        }
+        ensure!(
+            began.elapsed() < BALANCED_WITHIN,
+            "still unbalanced: {clients:?}"
+        );
+        sleep(STEP).await;
+    }
+}
+
+async fn back(deployed: &Deployed, clients: usize) -> Result<()> {
+    let all = async || Ok(total(&deployed.clients().await?) == clients as u64);
+    let cluster = deployed.namespace.cluster();
+    cluster
+        .wait_for("all clients are back", CHANGED_WITHIN, all)
+        .await
+}

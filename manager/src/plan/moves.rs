@@ -1,0 +1,213 @@
+//! Clients that are closed so that they come back elsewhere: off pods that are to be empty, and, where the user wants it, off pods with
+//! too many. One budget for the whole fleet.
+//!
+//! A pod's order is a total (`shed_to`) that only rises, so that a directive that is lost or doubled does no harm.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::PodState;
+use super::steering::{Steered, Steering};
+use crate::facts::PodName;
+use crate::policy::{Policy, Rebalance};
+use crate::view::{PodView, View};
+
+/// The default budget: this part of all clients per second, within these bounds.
+const RATE_PART: f64 = 0.01;
+const RATE_MIN: f64 = 10.0;
+const RATE_MAX: f64 = 500.0;
+/// A surplus has to last before anyone is moved.
+const PERSISTS: Duration = Duration::from_secs(20);
+/// Moved until a pod is this near to its share.
+const TARGET: f64 = 1.02;
+/// A recipient that uses more of its CPU request halves the rate.
+const RECIPIENT_CPU_MAX: f64 = 0.8;
+/// When so many of the clients that were there at the beginning are missing, they do not come back: nobody is moved
+/// until more of them are here.
+const MISSING_MAX: f64 = 0.05;
+const MISSING_OVER: f64 = 0.02;
+/// A tick that comes late is not made up for.
+const SPAN_MAX: Duration = Duration::from_secs(2);
+
+/// What was ordered.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Moves {
+    shed_to: BTreeMap<PodName, u64>,
+    /// Parts of clients that the last budget had left.
+    change: f64,
+    last: Option<Instant>,
+    /// Clients in all when the moves began that are under way.
+    began_with: Option<u64>,
+    paused: bool,
+}
+
+/// What a tick decided.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Moved {
+    pub(crate) shed_to: BTreeMap<PodName, u64>,
+    pub(crate) activity: Option<Arc<str>>,
+    /// Clients that may be closed per second.
+    pub(crate) per_second: f64,
+}
+
+impl Moves {
+    /// A new process counts from the beginning.
+    pub(crate) fn forget(&mut self, pod: &PodName) {
+        self.shed_to.remove(pod);
+    }
+
+    pub(crate) fn plan(
+        &mut self,
+        view: &View,
+        policy: &Policy,
+        steering: &Steering,
+        now: Instant,
+    ) -> Moved {
+        self.shed_to.retain(|pod, _| view.pods.contains_key(pod));
+        for (name, pod) in &view.pods {
+            let shed = pod
+                .heard
+                .as_ref()
+                .map(|heard| heard.report.relay.shed_total);
+            let known = self.shed_to.entry(name.clone()).or_default();
+            *known = (*known).max(shed.unwrap_or_default());
+        }
+        let total = view.connections(now);
+        let wanted = self.wanted(view, policy, steering, now);
+        let per_second = rate(view, policy, steering, total, now);
+        let span = self
+            .last
+            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.last = Some(now);
+        if wanted.is_empty() {
+            self.began_with = None;
+            self.paused = false;
+            self.change = 0.0;
+            return Moved {
+                shed_to: self.shed_to.clone(),
+                activity: None,
+                per_second,
+            };
+        }
+        self.watch(total);
+        let mut left = self.change + per_second * span.min(SPAN_MAX).as_secs_f64();
+        if self.paused {
+            left = 0.0;
+        }
+        for (name, count) in &wanted {
+            let part = (*count).min(left as u64);
+            left -= part as f64;
+            *self.shed_to.entry(name.clone()).or_default() += part;
+        }
+        self.change = left.fract();
+        Moved {
+            shed_to: self.shed_to.clone(),
+            activity: Some(self.words(&wanted, steering)),
+            per_second,
+        }
+    }
+
+    /// Clients to close, of each pod; drains before surpluses.
+    fn wanted(
+        &self,
+        view: &View,
+        policy: &Policy,
+        steering: &Steering,
+        now: Instant,
+    ) -> Vec<(PodName, u64)> {
+        let someone = steering.values().any(|steered| steered.state.takes_new());
+        let mut drains = Vec::new();
+        let mut surpluses = Vec::new();
+        for (name, steered) in steering {
+            let pod = &view.pods[name];
+            // Without one who takes them they would come back to where they were.
+            if !someone || pod.ends_by_itself() || !pod.reports(now) {
+                continue;
+            }
+            let ordered = self.ordered(name, pod);
+            let lasts = now.saturating_duration_since(steered.since);
+            let has = pod.connections().saturating_sub(ordered);
+            if steered.state == PodState::Draining && lasts >= policy.fence_delay && has > 0 {
+                drains.push((name.clone(), has));
+            }
+            let moves = policy.rebalance == Rebalance::Move && steered.surplus;
+            if moves && lasts >= policy.fence_delay.max(PERSISTS) {
+                let above = has.saturating_sub((steered.fair * TARGET) as u64);
+                surpluses.push((name.clone(), above));
+            }
+        }
+        // The fullest first.
+        surpluses.sort_by(|(x, a), (y, b)| b.cmp(a).then_with(|| x.cmp(y)));
+        drains.extend(surpluses.into_iter().filter(|(_, count)| *count > 0));
+        drains
+    }
+
+    /// Told, and not done yet.
+    fn ordered(&self, name: &PodName, pod: &PodView) -> u64 {
+        let done = pod
+            .heard
+            .as_ref()
+            .map_or(0, |heard| heard.report.relay.shed_total);
+        let told = self.shed_to.get(name).copied().unwrap_or_default();
+        told.saturating_sub(done)
+    }
+
+    fn watch(&mut self, total: u64) {
+        let began_with = *self.began_with.get_or_insert(total);
+        // Who came meanwhile counts as there from the beginning.
+        let began_with = began_with.max(total);
+        self.began_with = Some(began_with);
+        let missing = 1.0 - total as f64 / began_with.max(1) as f64;
+        self.paused = missing
+            > if self.paused {
+                MISSING_OVER
+            } else {
+                MISSING_MAX
+            };
+    }
+
+    fn words(&self, wanted: &[(PodName, u64)], steering: &Steering) -> Arc<str> {
+        let is_drain = |name: &PodName| {
+            let steered = steering.get(name);
+            steered.is_some_and(|steered: &Steered| steered.state == PodState::Draining)
+        };
+        let word = |(name, count): &(PodName, u64)| match is_drain(name) {
+            true => format!("draining {name}, {count} clients left"),
+            false => format!("moving {count} clients off {name}"),
+        };
+        let mut words = wanted
+            .iter()
+            .take(3)
+            .map(word)
+            .collect::<Vec<_>>()
+            .join("; ");
+        if self.paused {
+            words.push_str("; paused, as clients do not come back");
+        }
+        words.into()
+    }
+}
+
+/// Clients that may be closed per second by directives.
+fn rate(view: &View, policy: &Policy, steering: &Steering, total: u64, now: Instant) -> f64 {
+    let default = (total as f64 * RATE_PART).clamp(RATE_MIN, RATE_MAX);
+    let budget = policy.moves_per_second.unwrap_or(default);
+    let is_hot = |(name, steered): (&PodName, &Steered)| {
+        let pod = &view.pods[name];
+        let request = pod
+            .heard
+            .as_ref()
+            .and_then(|heard| heard.report.cpu_request_cores);
+        let used = pod.fresh(now).map(|heard| heard.rates.cpu_cores);
+        steered.state.takes_new()
+            && request
+                .zip(used)
+                .is_some_and(|(request, used)| used > request * RECIPIENT_CPU_MAX)
+    };
+    if steering.iter().any(is_hot) {
+        budget / 2.0
+    } else {
+        budget
+    }
+}

@@ -1,0 +1,290 @@
+//! What the manager believes of each pod: what it said last, when, and what Kubernetes knows of it. Owns no decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use sluice_proto::fleet::{CapKey, Phase, Report};
+
+use crate::facts::{PodFacts, PodName};
+use crate::limits::{FORGOTTEN_AFTER, GONE_AFTER, NEVER_HEARD_AFTER, SILENT_AFTER, STALE_AFTER};
+
+/// Reports closer together than this say nothing about rates.
+const RATE_SPAN_MIN: Duration = Duration::from_millis(200);
+/// Rates are smoothed over about so long.
+const RATE_SMOOTHING: Duration = Duration::from_secs(3);
+/// CPU is not counted while a pod warms up.
+const WARM_UP: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    pub(crate) pods: BTreeMap<PodName, PodView>,
+    /// Kubernetes was heard; before that, pods are known by their reports alone.
+    pub(crate) facts_known: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PodView {
+    pub(crate) facts: Option<PodFacts>,
+    pub(crate) known_since: Instant,
+    pub(crate) heard: Option<Heard>,
+    /// Its stream ended, and there was no report since.
+    left: Option<Instant>,
+}
+
+/// What a pod said.
+#[derive(Debug, Clone)]
+pub(crate) struct Heard {
+    pub(crate) at: Instant,
+    /// First report of this instance.
+    pub(crate) since: Instant,
+    pub(crate) report: Report,
+    /// The report that the next rates are counted from.
+    base: Report,
+    base_at: Instant,
+    pub(crate) rates: Rates,
+}
+
+/// Per second, smoothed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Rates {
+    pub(crate) arrived: f64,
+    pub(crate) delivered: f64,
+    pub(crate) failed: f64,
+    pub(crate) cpu_cores: f64,
+    /// Sent under each cap.
+    pub(crate) sent: BTreeMap<CapKey, f64>,
+    /// Taken and failed by each upstream.
+    pub(crate) upstream: BTreeMap<std::sync::Arc<str>, f64>,
+}
+
+/// What a report changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Noted {
+    /// An old one that was overtaken.
+    Outdated,
+    /// Of the process that was known.
+    Same,
+    /// The first of a process; one before it in the same pod has ended.
+    New,
+}
+
+impl View {
+    pub(crate) fn set_facts(&mut self, facts: Vec<PodFacts>, now: Instant) {
+        self.facts_known = true;
+        let names: BTreeSet<PodName> = facts.iter().map(|pod| pod.name.clone()).collect();
+        for pod in facts {
+            let known = self.pods.entry(pod.name.clone());
+            let known = known.or_insert_with(|| PodView::new(now));
+            known.facts = Some(pod);
+        }
+        for (name, pod) in &mut self.pods {
+            if !names.contains(name) {
+                pod.facts = None;
+            }
+        }
+    }
+
+    pub(crate) fn note(&mut self, report: Report, now: Instant) -> Noted {
+        let pod = self.pods.entry(report.pod.clone());
+        let pod = pod.or_insert_with(|| PodView::new(now));
+        pod.left = None;
+        let Some(heard) = &mut pod.heard else {
+            pod.heard = Some(Heard::first(report, now));
+            return Noted::New;
+        };
+        if heard.report.instance != report.instance {
+            *heard = Heard::first(report, now);
+            return Noted::New;
+        }
+        if report.sequence <= heard.report.sequence {
+            return Noted::Outdated;
+        }
+        heard.next(report, now);
+        Noted::Same
+    }
+
+    /// A pod's stream ended.
+    pub(crate) fn note_left(&mut self, pod: &PodName, now: Instant) {
+        if let Some(pod) = self.pods.get_mut(pod) {
+            pod.left = Some(now);
+        }
+    }
+
+    /// Forgets pods that are gone.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<PodName> {
+        let facts_known = self.facts_known;
+        let gone = |pod: &PodView| {
+            let quiet = pod.heard.as_ref().map_or(pod.known_since, |heard| heard.at);
+            let silent = now.saturating_duration_since(quiet);
+            pod.facts.is_none() && (silent >= FORGOTTEN_AFTER || facts_known && pod.heard.is_none())
+        };
+        let names: Vec<PodName> = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| gone(pod))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &names {
+            self.pods.remove(name);
+        }
+        names
+    }
+
+    /// Of pods that report.
+    pub(crate) fn connections(&self, now: Instant) -> u64 {
+        let heard = self.pods.values().filter_map(|pod| pod.fresh(now));
+        heard.map(|heard| heard.report.relay.connections).sum()
+    }
+}
+
+impl PodView {
+    fn new(now: Instant) -> Self {
+        Self {
+            facts: None,
+            known_since: now,
+            heard: None,
+            left: None,
+        }
+    }
+
+    /// What it said, unless that is too old to decide by.
+    pub(crate) fn fresh(&self, now: Instant) -> Option<&Heard> {
+        let fresh = |heard: &&Heard| now.saturating_duration_since(heard.at) < STALE_AFTER;
+        self.heard.as_ref().filter(fresh)
+    }
+
+    pub(crate) fn reports(&self, now: Instant) -> bool {
+        let left = self
+            .left
+            .is_some_and(|left| now.saturating_duration_since(left) >= GONE_AFTER);
+        let heard = self.heard.as_ref();
+        !left && heard.is_some_and(|heard| now.saturating_duration_since(heard.at) < SILENT_AFTER)
+    }
+
+    /// It should report and does not. A pod that never has is one of an older release, as long as no other has either:
+    /// the caller knows.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        match &self.heard {
+            Some(_) => !self.reports(now),
+            None => now.saturating_duration_since(self.known_since) >= NEVER_HEARD_AFTER,
+        }
+    }
+
+    /// Who reports without being known to Kubernetes counts as ready.
+    pub(crate) fn ready(&self) -> bool {
+        self.facts.as_ref().is_none_or(|facts| facts.ready)
+    }
+
+    pub(crate) fn terminating(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.terminating)
+    }
+
+    pub(crate) fn drain_requested(&self) -> bool {
+        self.facts
+            .as_ref()
+            .is_some_and(|facts| facts.drain_requested)
+    }
+
+    pub(crate) fn current(&self) -> bool {
+        self.facts
+            .as_ref()
+            .is_none_or(|facts| facts.current_revision)
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.heard
+            .as_ref()
+            .map_or(0, |heard| heard.report.relay.connections)
+    }
+
+    /// It closes its clients by itself. Where Kubernetes is not heard, the pod's own word has to do; else that could be about
+    /// a directive.
+    pub(crate) fn ends_by_itself(&self) -> bool {
+        let drains = |heard: &Heard| heard.report.phase == Phase::Draining;
+        self.terminating() || self.facts.is_none() && self.heard.as_ref().is_some_and(drains)
+    }
+
+    pub(crate) fn weight(&self) -> f64 {
+        let cores = |heard: &Heard| heard.report.cpu_request_cores;
+        self.heard
+            .as_ref()
+            .and_then(cores)
+            .filter(|cores| *cores > 0.0)
+            .unwrap_or(1.0)
+    }
+
+    /// Cores in use, once warm.
+    pub(crate) fn cpu_cores(&self, now: Instant) -> Option<f64> {
+        let heard = self.fresh(now)?;
+        let warm = now.saturating_duration_since(heard.since) >= WARM_UP;
+        warm.then_some(heard.rates.cpu_cores)
+    }
+}
+
+impl Heard {
+    fn first(report: Report, now: Instant) -> Self {
+        Self {
+            at: now,
+            since: now,
+            base: report.clone(),
+            base_at: now,
+            report,
+            rates: Rates::default(),
+        }
+    }
+
+    fn next(&mut self, report: Report, now: Instant) {
+        let span = now.saturating_duration_since(self.base_at);
+        if span >= RATE_SPAN_MIN {
+            let part = (span.as_secs_f64() / RATE_SMOOTHING.as_secs_f64()).min(1.0);
+            self.rates
+                .follow(&self.base, &report, span.as_secs_f64(), part);
+            self.base = report.clone();
+            self.base_at = now;
+        }
+        self.at = now;
+        self.report = report;
+    }
+}
+
+impl Rates {
+    fn follow(&mut self, before: &Report, now: &Report, seconds: f64, part: f64) {
+        let smooth = |rate: &mut f64, grown: f64| *rate += (grown / seconds - *rate) * part;
+        let grown = |before: u64, now: u64| now.saturating_sub(before) as f64;
+        let (old, new) = (&before.queue, &now.queue);
+        smooth(
+            &mut self.arrived,
+            grown(old.arrived_total, new.arrived_total),
+        );
+        smooth(
+            &mut self.delivered,
+            grown(old.delivered_total, new.delivered_total),
+        );
+        smooth(&mut self.failed, grown(old.failed_total, new.failed_total));
+        let cpu = now.load.cpu_seconds_total - before.load.cpu_seconds_total;
+        smooth(&mut self.cpu_cores, cpu.max(0.0));
+        let totals: BTreeMap<&CapKey, u64> = before
+            .caps
+            .iter()
+            .map(|cap| (&cap.key, cap.sent_total))
+            .collect();
+        self.sent
+            .retain(|key, _| now.caps.iter().any(|cap| cap.key == *key));
+        for cap in &now.caps {
+            let before = totals.get(&cap.key).copied().unwrap_or(cap.sent_total);
+            let rate = self.sent.entry(cap.key.clone()).or_default();
+            smooth(rate, grown(before, cap.sent_total));
+        }
+        self.upstream
+            .retain(|name, _| now.upstreams.iter().any(|upstream| upstream.name == *name));
+        for upstream in &now.upstreams {
+            let before = before
+                .upstreams
+                .iter()
+                .find(|old| old.name == upstream.name);
+            let before = before.map_or(upstream.succeeded_total, |old| old.succeeded_total);
+            let rate = self.upstream.entry(upstream.name.clone()).or_default();
+            smooth(rate, grown(before, upstream.succeeded_total));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Steering, moves and drains.
+
+use std::time::Duration;
+
+use sluice_manager::{PodState, Rebalance};
+
+use crate::fleet::{World, policy};
+
+fn with_clients(pods: usize, clients_each: u64, rebalance: Rebalance) -> World {
+    let mut policy = policy(&[]);
+    policy.rebalance = rebalance;
+    let mut world = World::new(policy, pods, 5);
+    for pod in world.pods.values_mut() {
+        pod.connections = clients_each;
+    }
+    world.run(Duration::from_secs(40));
+    world
+}
+
+#[test]
+fn growth_disconnects_nobody_and_newcomers_land_on_new_pods() {
+    let mut world = with_clients(2, 6_000, Rebalance::Steer);
+    let old: Vec<_> = world.pods.keys().cloned().collect();
+    let new = [world.add(), world.add()];
+    world.run(Duration::from_secs(15));
+    for name in &old {
+        assert_eq!(world.state(name), PodState::Fenced);
+    }
+    world.scatter(1_000);
+    world.run(Duration::from_secs(60));
+    let landed: u64 = new.iter().map(|name| world.pods[name].connections).sum();
+    assert_eq!(landed, 1_000);
+    assert_eq!(world.closed_by_second.iter().sum::<u64>(), 0);
+}
+
+#[test]
+fn moves_reach_balance_within_three_minutes_and_the_budget() {
+    let mut world = with_clients(2, 6_000, Rebalance::Move);
+    world.add();
+    world.add();
+    world.run(Duration::from_secs(180));
+    assert!(world.imbalance() <= 1.10, "{:.3}", world.imbalance());
+    // 1 % of 12,000 clients per second; a second of the clients may hold two ticks.
+    let most = world.closed_by_second.iter().max().copied().unwrap();
+    assert!(most <= 2 * 120, "{most} in one second");
+    let windows = world
+        .closed_by_second
+        .windows(10)
+        .map(|ten| ten.iter().sum::<u64>());
+    let most = windows.max().unwrap();
+    assert!(most <= 11 * 120, "{most} in ten seconds");
+    // Once there, nothing goes on: no oscillation.
+    let closed: u64 = world.closed_by_second.iter().sum();
+    world.run(Duration::from_secs(600));
+    let more = world.closed_by_second.iter().sum::<u64>() - closed;
+    assert!(more <= 120, "{more} were moved after balance");
+    assert!(closed <= 7_000, "{closed} were moved where 6,000 would do");
+}
+
+#[test]
+fn a_pod_that_is_drained_ends_empty_and_gets_nobody_back() {
+    let mut world = with_clients(3, 2_000, Rebalance::Steer);
+    let name = world.any().unwrap();
+    world.pods.get_mut(&name).unwrap().drain_requested = true;
+    world.run(Duration::from_secs(25));
+    assert_eq!(world.state(&name), PodState::Draining);
+    world.run(Duration::from_secs(60));
+    assert_eq!(
+        (world.state(&name), world.pods[&name].connections),
+        (PodState::Drained, 0)
+    );
+    assert_eq!(world.total(), 6_000);
+    world.pods.get_mut(&name).unwrap().drain_requested = false;
+    world.run(Duration::from_secs(15));
+    assert_eq!(world.state(&name), PodState::Accepting);
+}
+
+#[test]
+fn all_pods_asked_to_drain_keep_their_clients() {
+    let mut world = with_clients(2, 1_000, Rebalance::Steer);
+    for pod in world.pods.values_mut() {
+        pod.drain_requested = true;
+    }
+    world.run(Duration::from_secs(120));
+    assert_eq!(world.total(), 2_000);
+    assert_eq!(world.closed_by_second.iter().sum::<u64>(), 0);
+}
+
+#[test]
+fn clients_that_do_not_come_back_stop_the_moves() {
+    let mut world = with_clients(2, 6_000, Rebalance::Move);
+    world.add();
+    world.add();
+    for _ in 0..180 {
+        world.run(Duration::from_secs(1));
+        world.forget_returning();
+    }
+    let lost = 12_000 - world.total();
+    assert!(
+        lost <= 12_000 * 8 / 100,
+        "{lost} clients were sent away for good"
+    );
+}
+
+#[test]
+fn a_dead_pod_is_steered_away_within_four_seconds_and_many_at_once_are_not() {
+    let mut world = with_clients(4, 1_000, Rebalance::Steer);
+    let name = world.any().unwrap();
+    world.pods.get_mut(&name).unwrap().cut_off = true;
+    world.run(Duration::from_secs(4));
+    assert_eq!(world.state(&name), PodState::Silent);
+    for pod in world.pods.values_mut() {
+        pod.cut_off = true;
+    }
+    world.run(Duration::from_secs(10));
+    assert!(
+        world
+            .plan
+            .pods
+            .values()
+            .all(|pod| pod.state == PodState::Accepting)
+    );
+}
+
+#[test]
+fn pods_of_an_old_revision_get_no_new_clients_once_there_are_others() {
+    let mut world = with_clients(3, 500, Rebalance::Steer);
+    for pod in world.pods.values_mut() {
+        pod.current = false;
+    }
+    world.run(Duration::from_secs(5));
+    assert!(
+        world
+            .plan
+            .pods
+            .values()
+            .all(|pod| pod.state == PodState::Accepting)
+    );
+    let new = world.add();
+    world.run(Duration::from_secs(5));
+    for (name, pod) in &world.plan.pods {
+        let wanted = if *name == new {
+            PodState::Accepting
+        } else {
+            PodState::Fenced
+        };
+        assert_eq!(pod.state, wanted, "{name}");
+    }
+}
+
+#[test]
+fn small_differences_fence_nobody() {
+    let mut world = with_clients(4, 100, Rebalance::Move);
+    let name = world.any().unwrap();
+    world.pods.get_mut(&name).unwrap().connections = 250;
+    world.run(Duration::from_secs(60));
+    assert!(
+        world
+            .plan
+            .pods
+            .values()
+            .all(|pod| pod.state == PodState::Accepting)
+    );
+}
