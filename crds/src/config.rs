@@ -40,7 +40,15 @@ pub struct GatewayConfig {
     /// `None`: the process keeps everything itself and is the only one of the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<Arc<Redis>>,
+    /// How many data planes there may be at most, this one included: what one that never heard of a manager may use of a limit
+    /// that all of them share.
+    #[serde(default = "one")]
+    pub data_planes_max: u32,
     pub drain: Drain,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A port on which clients connect.

@@ -19,10 +19,11 @@ use tokio::task::JoinSet;
 use self::ingest::Ingest;
 use self::stores::{StoreParts, Stores};
 use crate::admin::{Admin, AdminState, Readiness};
-use crate::args::{RunArgs, ServeArgs, StandaloneArgs};
+use crate::args::{ManagerArgs, RunArgs, ServeArgs, StandaloneArgs};
 use crate::auth::Authenticator;
 use crate::config::{ConfigFile, ConfigWatch, Manifests, Source};
 use crate::drain::{Drain, Outcome};
+use crate::fleet::{self, Links, Member};
 use crate::limits::CONFIG_POLL_INTERVAL;
 use crate::listener::Listener;
 use crate::pressure::Pressure;
@@ -52,16 +53,20 @@ pub async fn standalone(args: StandaloneArgs) -> anyhow::Result<Running> {
         paths: args.manifests,
         secrets_dir: args.secrets_dir,
     };
-    start(args.serve, source).await
+    start(args.serve, source, ManagerArgs::default()).await
 }
 
 /// Serves the gateway of a resolved configuration.
 pub async fn run(args: RunArgs) -> anyhow::Result<Running> {
     let source = ConfigFile::new(args.config, args.secrets_dir);
-    start(args.serve, source).await
+    start(args.serve, source, args.manager).await
 }
 
-async fn start(args: ServeArgs, source: impl Source) -> anyhow::Result<Running> {
+async fn start(
+    args: ServeArgs,
+    source: impl Source,
+    manager: ManagerArgs,
+) -> anyhow::Result<Running> {
     let mut registry = Registry::default();
     let mut tasks = JoinSet::new();
     resources::register(&mut registry);
@@ -78,8 +83,10 @@ async fn start(args: ServeArgs, source: impl Source) -> anyhow::Result<Running> 
     let workers = workers.get().min(WORKERS_MAX);
     let memory = MemoryBudget::detect(args.memory_limit_bytes);
     let pressure = Pressure::new(workers, memory, &mut registry);
+    let links = Links::new(manager.url.is_some(), &config.borrow());
     let (relay, ingest) = start_parts(ServingParts {
         args: &args,
+        links: &links,
         workers,
         config: &config,
         pressure: &pressure,
@@ -88,6 +95,16 @@ async fn start(args: ServeArgs, source: impl Source) -> anyhow::Result<Running> 
         registry: &mut registry,
         tasks: &mut tasks,
     })?;
+    let member = fleet::Parts {
+        args: manager,
+        config: config.clone(),
+        relay: Arc::clone(relay.shared()),
+        pressure: Arc::clone(&pressure),
+        drain: drain.clone(),
+        ingest: ingest.as_ref().map(Ingest::side),
+        links,
+    };
+    let member = Member::join(member, &mut registry)?;
     let current = config.borrow().clone();
     let (listeners, certificates) = bind_listeners(&args, &current)?;
     let state = AdminState {
@@ -112,10 +129,11 @@ async fn start(args: ServeArgs, source: impl Source) -> anyhow::Result<Running> 
     ));
     tasks.spawn(relay.clone().keep());
     tasks.spawn(pressure.run());
+    if let Some(member) = member {
+        tasks.spawn(member.attend());
+    }
     if let Some(ingest) = &ingest {
-        tasks.spawn(ingest.follow_config(config.clone()));
-        tasks.spawn(ingest.drain(drain.subscribe()));
-        tasks.spawn(ingest.say_trouble(readiness.clone()));
+        keep_ingest(ingest, &config, &drain, &readiness, &mut tasks);
     }
     let addresses = accept_all(listeners, &relay, &drain, &mut tasks);
     listening.release();
@@ -128,6 +146,19 @@ async fn start(args: ServeArgs, source: impl Source) -> anyhow::Result<Running> 
         ingest,
         tasks,
     })
+}
+
+/// What has to be done all the time for ingest, beside what its own threads do.
+fn keep_ingest(
+    ingest: &Ingest,
+    config: &watch::Receiver<Arc<GatewayConfig>>,
+    drain: &Drain,
+    readiness: &Readiness,
+    tasks: &mut JoinSet<()>,
+) {
+    tasks.spawn(ingest.follow_config(config.clone()));
+    tasks.spawn(ingest.drain(drain.subscribe()));
+    tasks.spawn(ingest.say_trouble(readiness.clone()));
 }
 
 /// Starts accepting; returns each listener's name and address.
@@ -148,6 +179,7 @@ fn accept_all(
 
 struct ServingParts<'a> {
     args: &'a ServeArgs,
+    links: &'a Links,
     workers: usize,
     config: &'a watch::Receiver<Arc<GatewayConfig>>,
     pressure: &'a Arc<Pressure>,
@@ -161,6 +193,7 @@ struct ServingParts<'a> {
 fn start_parts(parts: ServingParts<'_>) -> anyhow::Result<(Relay, Option<Ingest>)> {
     let ServingParts {
         args,
+        links,
         workers,
         config,
         pressure,
@@ -184,7 +217,8 @@ fn start_parts(parts: ServingParts<'_>) -> anyhow::Result<(Relay, Option<Ingest>
         tasks,
     })?;
     let shared_queue = (stores.redis.as_ref(), &holder);
-    let ingest = Ingest::start(args, config, pressure, shared_queue, registry)?;
+    let delivery = links.delivery();
+    let ingest = Ingest::start(args, config, pressure, shared_queue, delivery, registry)?;
     let authenticator = Authenticator::new(&current.relay.authentication, &Handle::current())
         .context("authentication")?;
     let parts = Parts {
@@ -197,6 +231,7 @@ fn start_parts(parts: ServingParts<'_>) -> anyhow::Result<(Relay, Option<Ingest>
         pressure: Arc::clone(pressure),
         metrics: Metrics::register(registry),
         drain: drain.clone(),
+        gate: Arc::clone(&links.gate),
         holder,
         descriptors_max: resources::descriptor_limit(),
         ingest: ingest.as_ref().map(|ingest| Arc::clone(&ingest.accept)),

@@ -17,6 +17,9 @@ pub use requests::{
     StateArg,
 };
 
+pub use manager::ManagerArgs;
+
+mod manager;
 mod requests;
 
 /// Port 8081 on loopback: the admin port shows the configuration and sets the log level, so opening it is a choice.
@@ -67,6 +70,9 @@ pub struct RunArgs {
     /// The secrets of the configuration, one file each [default: `secrets` beside FILE]
     #[arg(long, value_name = "DIR", env = "SLUICE_SECRETS_DIR")]
     pub secrets_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub manager: ManagerArgs,
 
     #[command(flatten)]
     pub serve: ServeArgs,

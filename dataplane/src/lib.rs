@@ -1,7 +1,7 @@
 //! The data plane: one process of the fleet, serving clients.
 //!
 //! `app` is the composition root; `relay` holds long-lived client connections; `store` has the contracts for
-//! their shared state. Nothing here calls Kubernetes.
+//! their shared state; `fleet` speaks with the manager. Nothing here calls Kubernetes.
 
 pub mod admin;
 pub mod app;
@@ -11,6 +11,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod drain;
+pub mod fleet;
 pub mod ingest;
 pub mod limits;
 pub mod listener;

@@ -87,6 +87,8 @@ struct Worker {
     egress_bytes: AtomicU64,
     clients_behind: AtomicU64,
     clients: AtomicU64,
+    /// The largest since somebody last asked.
+    peak_delay_us: AtomicU64,
 }
 
 /// Shared by workers, who record and read the level, and the sampler.
@@ -128,10 +130,18 @@ impl Pressure {
         };
         let before = worker.loop_delay_us.load(Ordering::Relaxed);
         let newest = micros(delay).min(LOOP_DELAY_US_MAX);
+        worker.peak_delay_us.fetch_max(newest, Ordering::Relaxed);
         let lasting = newest.min(worker.last_delay_us.swap(newest, Ordering::Relaxed));
         let after = (before * (100 - SMOOTHING_PERCENT) + lasting * SMOOTHING_PERCENT) / 100;
         worker.loop_delay_us.store(after, Ordering::Relaxed);
         worker.reported_us.store(self.now_us(), Ordering::Relaxed);
+    }
+
+    /// The largest loop delay of any worker since the last call, as it was; for one caller.
+    pub fn take_peak_delay(&self) -> Duration {
+        let peaks = self.workers.iter();
+        let peak_us = peaks.map(|worker| worker.peak_delay_us.swap(0, Ordering::Relaxed));
+        Duration::from_micros(peak_us.max().unwrap_or(0))
     }
 
     /// Bytes that wait in all outbound queues of the worker.

@@ -204,7 +204,8 @@ impl Collector for ProcessMetrics {
     }
 }
 
-fn cpu_seconds() -> f64 {
+/// CPU time used by this process, user and system.
+pub fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

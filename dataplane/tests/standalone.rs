@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use sluice_dataplane::app;
-use sluice_dataplane::args::{CheckArgs, RunArgs, ServeArgs, StandaloneArgs};
+use sluice_dataplane::args::{CheckArgs, ManagerArgs, RunArgs, ServeArgs, StandaloneArgs};
 use sluice_dataplane::check::check;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -135,6 +135,7 @@ async fn a_configuration_file_is_followed_and_a_bad_one_refused() {
     write(&manifest(port, "30s"));
     let path = dir.path().join("pod/config.json");
     let args = RunArgs {
+        manager: ManagerArgs::default(),
         config: path.clone(),
         secrets_dir: None,
         serve: on_loopback(),

@@ -1,5 +1,6 @@
 //! Several data planes of one gateway on one Redis Cluster.
 
+pub mod managed;
 pub mod traffic;
 
 use std::collections::BTreeSet;

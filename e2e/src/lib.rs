@@ -1,6 +1,6 @@
 //! What the end-to-end tests, the load generator and the benchmarks share: servers as binaries, clients of every kind.
 //!
-//! Nothing here links the data plane: servers are seen over their sockets, their logs and in `/proc`.
+//! Nothing here links the data plane, and only `manager` the manager: servers are seen over their sockets, their logs and in `/proc`.
 
 pub mod api;
 pub mod bench;
@@ -15,6 +15,7 @@ pub mod http_load;
 pub mod httpbin;
 pub mod ingest;
 pub mod load;
+pub mod manager;
 pub mod manifest;
 pub mod operator;
 pub mod prepare;

@@ -211,6 +211,16 @@ impl Sluice {
 
     /// Runs with a configuration file and its secrets; its listener has this port.
     pub async fn run_config(config: &Path, secrets_dir: &Path, port: u16) -> Result<Self> {
+        Self::run_config_with(config, secrets_dir, port, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn run_config_with(
+        config: &Path,
+        secrets_dir: &Path,
+        port: u16,
+        arguments: &[String],
+    ) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut command = Command::new(binary()?);
@@ -222,7 +232,8 @@ impl Sluice {
             .arg(secrets_dir)
             .args(["--bind", "127.0.0.1"])
             .args(["--admin", &admin.to_string()])
-            .args(["--log-format", "json"]);
+            .args(["--log-format", "json"])
+            .args(arguments);
         Self::spawn(command, Scratch::new()?, address, admin, "/readyz").await
     }
 

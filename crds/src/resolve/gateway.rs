@@ -65,6 +65,7 @@ pub(super) fn resolve(gateway: &GatewayObject, objects: &Objects) -> Judged {
             .as_ref()
             .and_then(|spec| redis::resolve(&gateway.name, spec, &mut context))
             .map(Arc::new),
+        data_planes_max: data_planes_max(&spec),
         drain: config::Drain {
             timeout: duration::parse_or_zero(&spec.data_plane.drain.timeout),
         },
@@ -96,6 +97,15 @@ fn check_durability(ingest: &config::Ingest, has_redis: bool, context: &mut Cont
             "write redis, or durability: Group",
         );
     }
+}
+
+/// The most data planes that there will be. Without redis each keeps everything itself, and there is one.
+fn data_planes_max(spec: &GatewaySpec) -> u32 {
+    if spec.redis.is_none() {
+        return 1;
+    }
+    let replicas = u32::try_from(spec.data_plane.scaling.replicas);
+    replicas.unwrap_or_default().max(1)
 }
 
 /// How problems name a Gateway.

@@ -12,8 +12,9 @@ use super::queue::ChosenQueue;
 use crate::admin::{Readiness, Routes};
 use crate::args::ServeArgs;
 use crate::drain::Watcher;
+use crate::fleet::IngestSide;
 use crate::ingest::accept::{self, Accept};
-use crate::ingest::deliver::{Deliver, DeliverHandle, DeliverParts};
+use crate::ingest::deliver::{Deliver, DeliverHandle, DeliverParts, FleetLink};
 use crate::ingest::metrics::Metrics;
 use crate::ingest::proxy::Proxy;
 use crate::ingest::requests::Requests;
@@ -42,6 +43,7 @@ impl Ingest {
         config: &watch::Receiver<Arc<GatewayConfig>>,
         pressure: &Arc<Pressure>,
         (redis, holder): (Option<&Arc<Cluster>>, &Holder),
+        fleet: FleetLink,
         registry: &mut Registry,
     ) -> anyhow::Result<Option<Self>> {
         let current = config.borrow().clone();
@@ -57,6 +59,7 @@ impl Ingest {
             queue: queue.queue(),
             calls,
             metrics: Arc::clone(&metrics),
+            fleet,
         })
         .context("delivery thread")?;
         let accept = Accept::new(accept::Parts {
@@ -85,6 +88,14 @@ impl Ingest {
             ids: Arc::clone(&self.ids),
             metrics: Arc::clone(&self.metrics),
         })
+    }
+
+    /// What the manager is told about.
+    pub(super) fn side(&self) -> IngestSide {
+        IngestSide {
+            deliver: self.deliver.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     /// Keeps the queue as configured; the other parts look for themselves.

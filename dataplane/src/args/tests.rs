@@ -70,6 +70,7 @@ fn run_takes_the_options_of_standalone() {
         panic!("not run");
     };
     let expected = RunArgs {
+        manager: ManagerArgs::default(),
         config: "c.json".into(),
         secrets_dir: Some("s".into()),
         serve: ServeArgs {
@@ -168,4 +169,48 @@ fn binds_to_both_families_unless_told() {
     );
     args.bind = Some(Ipv4Addr::LOCALHOST.into());
     assert_eq!(args.bind_candidates(), [IpAddr::from(Ipv4Addr::LOCALHOST)]);
+}
+
+#[test]
+fn the_manager_is_named_for_run_only() {
+    let run = |more: &str| parse(&format!("run --config c {more}"));
+    let Ok(Command::Run(args)) = run(
+        "--manager https://manager.sluice:9444 --manager-ca ca.pem --manager-token t --pod p --cpu-request 250m",
+    ) else {
+        panic!("not run");
+    };
+    assert_eq!(
+        args.manager,
+        ManagerArgs {
+            url: Some("https://manager.sluice:9444".parse().unwrap()),
+            ca: Some("ca.pem".into()),
+            token: Some("t".into()),
+            pod: Some("p".to_owned()),
+            cpu_request_millicores: Some(250),
+        }
+    );
+    let Ok(Command::Run(args)) = run("") else {
+        panic!("not run");
+    };
+    assert_eq!(args.manager, ManagerArgs::default());
+    for (cores, millicores) in [("2", 2_000), ("0.5", 500), ("1m", 1)] {
+        let Ok(Command::Run(args)) = run(&format!("--cpu-request {cores}")) else {
+            panic!("{cores} is not read");
+        };
+        assert_eq!(args.manager.cpu_request_millicores, Some(millicores));
+    }
+    for bad in [
+        "--manager manager:9444",
+        "--manager ftp://manager:9444",
+        "--manager https://manager",
+        "--manager https://manager:9444/path",
+        "--manager https://user@manager:9444",
+        "--cpu-request 0",
+        "--cpu-request -1",
+        "--cpu-request lots",
+        "--cpu-request 1e9",
+    ] {
+        assert!(run(bad).is_err(), "{bad}");
+    }
+    assert!(parse("standalone a.yaml --manager http://m:1").is_err());
 }

@@ -65,6 +65,7 @@ pub(crate) fn sample() -> GatewayConfig {
         },
         ingest: None,
         redis: None,
+        data_planes_max: 1,
         drain: Drain {
             timeout: Duration::from_secs(30),
         },

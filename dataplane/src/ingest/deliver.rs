@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_crds::config::GatewayConfig;
+use sluice_proto::fleet::Version;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::engine::Engine;
 pub use self::hold::{Held, Hold};
-pub use self::scheduler::{LaneReport, UpstreamReport};
+pub use self::scheduler::{CapReport, CapState, Figures, LaneReport, UpstreamReport, Waiting};
 use super::metrics::Metrics;
 use super::proxy::Call;
+use crate::fleet::shares::Rates;
 use crate::store::queue::Queue;
 
 mod engine;
@@ -25,6 +27,7 @@ mod fair;
 pub mod gcra;
 pub mod hold;
 mod lane;
+mod minute;
 mod outgoing;
 mod scheduler;
 
@@ -32,12 +35,32 @@ mod scheduler;
 const COMMANDS_MAX: usize = 64;
 /// A thread that does not answer in this time is in trouble, and the asker has waited long enough.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The manager is told every second, and rather of what was than late.
+const FIGURES_TIMEOUT: Duration = Duration::from_millis(200);
 
 pub struct DeliverParts {
     pub config: watch::Receiver<Arc<GatewayConfig>>,
     pub queue: Arc<dyn Queue>,
     pub calls: mpsc::Receiver<Call>,
     pub metrics: Arc<Metrics>,
+    pub fleet: FleetLink,
+}
+
+/// What is shared with other data planes, as the manager says.
+pub struct FleetLink {
+    pub rates: watch::Receiver<Arc<Rates>>,
+    /// The directive whose rates are in use.
+    pub applied: watch::Sender<Version>,
+}
+
+impl FleetLink {
+    /// Nothing is shared.
+    pub fn alone() -> Self {
+        Self {
+            rates: watch::channel(Arc::default()).1,
+            applied: watch::Sender::default(),
+        }
+    }
 }
 
 /// What waits, why it is not being sent, and how the upstreams are.
@@ -45,12 +68,14 @@ pub struct DeliverParts {
 pub struct Report {
     pub lanes: Vec<LaneReport>,
     pub upstreams: Vec<UpstreamReport>,
+    pub caps: Vec<CapReport>,
     /// The instants in it are relative to this one.
     pub at: std::time::Instant,
 }
 
 enum Command {
     Report(oneshot::Sender<Report>),
+    Figures(oneshot::Sender<Figures>),
     Stop {
         deadline: Instant,
         done: oneshot::Sender<usize>,
@@ -93,6 +118,16 @@ impl DeliverHandle {
             answer.await.ok()
         };
         tokio::time::timeout(REPORT_TIMEOUT, asked).await.ok()?
+    }
+
+    /// For the manager. `None`: the thread does not answer, or has no time.
+    pub async fn figures(&self) -> Option<Figures> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send(Command::Figures(reply)).ok()?;
+        tokio::time::timeout(FIGURES_TIMEOUT, answer)
+            .await
+            .ok()?
+            .ok()
     }
 
     /// Sends nothing new, waits for answers until the deadline, records what came, and ends the thread. Returns how

@@ -240,6 +240,11 @@ impl Limiter {
         }
     }
 
+    /// No more than so much per second until then, whatever the upstream would take. Returns whether that is new.
+    pub fn set_ceiling(&mut self, ceiling: Option<(f64, Instant)>) -> bool {
+        self.pace.set_ceiling(ceiling)
+    }
+
     pub fn reconfigure(&mut self, settings: LimiterSettings) {
         self.settings = settings;
         self.flight.set_bounds(bounds(&settings));

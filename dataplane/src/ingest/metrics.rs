@@ -5,7 +5,7 @@
 //! to an application or an upstream that is gone is removed with it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -44,6 +44,11 @@ struct ApplicationLabel {
 struct ApplicationReasonLabel {
     application: Arc<str>,
     reason: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CapLabel {
+    cap: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -96,6 +101,9 @@ pub struct Metrics {
     delivery_delay_seconds: Histogram,
     accept_seconds: Histogram,
     lane_held: Family<ApplicationReasonLabel, Gauge>,
+    cap_rate: Family<CapLabel, Seconds>,
+    delivered_total: AtomicU64,
+    parked_total: AtomicU64,
     upstream_in_flight: Family<UpstreamLabel, Gauge>,
     upstream_limit_in_flight: Family<UpstreamLabel, Gauge>,
     upstream_limit_rate: Family<UpstreamLabel, Seconds>,
@@ -122,6 +130,9 @@ impl Metrics {
             delivery_delay_seconds: Histogram::new(DELAY_BUCKETS_S),
             accept_seconds: Histogram::new(ACCEPT_BUCKETS_S),
             lane_held: Family::default(),
+            cap_rate: Family::default(),
+            delivered_total: AtomicU64::new(0),
+            parked_total: AtomicU64::new(0),
             upstream_in_flight: Family::default(),
             upstream_limit_in_flight: Family::default(),
             upstream_limit_rate: Family::default(),
@@ -209,6 +220,11 @@ impl Metrics {
             "Why an application's requests are not being sent: 1 for the reason that holds",
             &self.lane_held,
         );
+        scope.add(
+            "cap_requests_per_minute",
+            "What may be sent under a cap here: all of it, or this data plane's part",
+            &self.cap_rate,
+        );
     }
 
     fn register_upstreams(&self, scope: &mut Scope<'_>) {
@@ -271,6 +287,7 @@ impl Metrics {
 
     /// `delay`: since the request was accepted.
     pub fn delivered(&self, application: &str, delay: Duration) {
+        self.delivered_total.fetch_add(1, Ordering::Relaxed);
         self.delivered
             .get_or_create(&application_label(application))
             .inc();
@@ -278,6 +295,7 @@ impl Metrics {
     }
 
     pub fn parked(&self, application: &str, reason: &str) {
+        self.parked_total.fetch_add(1, Ordering::Relaxed);
         self.parked
             .get_or_create(&reason_label(application, reason))
             .inc();
@@ -363,6 +381,30 @@ impl Metrics {
         }
     }
 
+    /// `cap`: `gateway`, or `application/<name>`.
+    pub fn set_cap(&self, cap: &Arc<str>, per_minute: f64) {
+        self.cap_rate.get_or_create(&cap_label(cap)).set(per_minute);
+    }
+
+    pub fn forget_cap(&self, cap: &Arc<str>) {
+        self.cap_rate.remove(&cap_label(cap));
+    }
+
+    /// Requests of an application that were accepted, by this process.
+    pub fn accepted_of(&self, application: &str) -> u64 {
+        self.accepted
+            .get(&application_label(application))
+            .map_or(0, |counter| counter.get())
+    }
+
+    /// Delivered and parked, over all applications.
+    pub fn settled_totals(&self) -> (u64, u64) {
+        (
+            self.delivered_total.load(Ordering::Relaxed),
+            self.parked_total.load(Ordering::Relaxed),
+        )
+    }
+
     pub fn forget_upstream(&self, upstream: &Arc<str>) {
         let label = upstream_label(upstream);
         self.upstream_in_flight.remove(&label);
@@ -403,6 +445,12 @@ fn reason_label(application: &str, reason: &str) -> ApplicationReasonLabel {
     ApplicationReasonLabel {
         application: application_name(application),
         reason: reason.into(),
+    }
+}
+
+fn cap_label(cap: &Arc<str>) -> CapLabel {
+    CapLabel {
+        cap: Arc::clone(cap),
     }
 }
 

@@ -132,7 +132,7 @@ impl Requests {
         let Some(deliver) = &self.deliver else {
             let lanes = self.queue.lanes();
             let lanes: Vec<_> = lanes.iter().map(json::stats).collect();
-            return Ok(json!({ "lanes": lanes, "upstreams": [] }));
+            return Ok(json!({ "lanes": lanes, "upstreams": [], "caps": [] }));
         };
         let report = deliver.report().await.ok_or_else(|| {
             let problem = "delivery does not answer".to_owned();

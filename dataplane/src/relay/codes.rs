@@ -44,6 +44,8 @@ pub const DISCONNECT_EXPIRED: Disconnect = disconnect(3005, "connection expired"
 pub const DISCONNECT_SUB_EXPIRED: Disconnect = disconnect(3006, "subscription expired");
 pub const DISCONNECT_SLOW: Disconnect = disconnect(3008, "slow");
 pub const DISCONNECT_INSUFFICIENT_STATE: Disconnect = disconnect(3010, "insufficient state");
+/// Somewhere else: SDKs connect again as after a lost connection.
+pub const DISCONNECT_FORCE_RECONNECT: Disconnect = disconnect(3011, "force reconnect");
 pub const DISCONNECT_NO_PONG: Disconnect = disconnect(3012, "no pong");
 pub const DISCONNECT_TOO_MANY_REQUESTS: Disconnect = disconnect(3013, "too many requests");
 pub const DISCONNECT_INVALID_TOKEN: Disconnect = disconnect(3500, "invalid token");

@@ -63,10 +63,15 @@ pub struct Connection {
     paused: Cell<bool>,
     /// When the socket last took bytes, on the worker's clock.
     wrote_at_ms: Cell<u64>,
+    /// When a command came, or a message for the client, on the worker's clock in [`ACTIVE_GRAIN_MS`]; pings and pongs do not
+    /// count.
+    active_at: Cell<u32>,
+    /// Commands are being worked on.
+    busy: Cell<bool>,
     /// Bytes received since the last ping: a pong may have to wait behind many.
-    heard_bytes: Cell<usize>,
+    heard_bytes: Cell<u32>,
     /// Bytes the socket took since the last ping: the ping may have to wait behind them.
-    sent_bytes: Cell<usize>,
+    sent_bytes: Cell<u32>,
     /// How often the time for the pong was extended.
     extensions: Cell<u8>,
     /// The socket is dead or the peer has closed: nothing can be written.
@@ -77,6 +82,19 @@ pub struct Connection {
 struct Ordered {
     control: Control,
     done: Option<mpsc::Sender<()>>,
+}
+
+/// A year and more of them are counted in four bytes.
+const ACTIVE_GRAIN_MS: u64 = 10;
+
+/// More than four bytes can count is as much as one needs to know.
+fn add(bytes: &Cell<u32>, more: usize) {
+    let more = u32::try_from(more).unwrap_or(u32::MAX);
+    bytes.set(bytes.get().saturating_add(more));
+}
+
+fn grains(clock_ms: u64) -> u32 {
+    u32::try_from(clock_ms / ACTIVE_GRAIN_MS).unwrap_or(u32::MAX)
 }
 
 enum Wake {
@@ -141,6 +159,8 @@ impl Connection {
             blocked: Cell::new(false),
             paused: Cell::new(false),
             wrote_at_ms: Cell::new(worker.clock_ms()),
+            active_at: Cell::new(grains(worker.clock_ms())),
+            busy: Cell::new(false),
             heard_bytes: Cell::new(0),
             sent_bytes: Cell::new(0),
             extensions: Cell::new(0),
@@ -163,6 +183,20 @@ impl Connection {
     /// Account and user of a connected client.
     pub fn user_key(&self) -> Option<(Arc<str>, Arc<str>)> {
         self.session.borrow().identity()
+    }
+
+    /// Since when nothing has come from the client or for it; `None` while something is on its way, and before it is connected.
+    pub fn idle_since_ms(&self) -> Option<u64> {
+        let busy = self.busy.get()
+            || self.blocked.get()
+            || self.paused.get()
+            || self.reserved_bytes.get() > 0
+            || self.closing.borrow().is_some()
+            || self.gone.get()
+            || !self.controls.borrow().is_empty();
+        let connected = !busy && self.session.borrow().is_connected();
+        let active_at_ms = u64::from(self.active_at.get()) * ACTIVE_GRAIN_MS;
+        (connected && self.waiting_bytes() == 0).then_some(active_at_ms)
     }
 
     pub fn waiting_bytes(&self) -> usize {
@@ -192,6 +226,7 @@ impl Connection {
 
     /// Queues a frame for the worker's next flush. Over the limit the client is closed as slow.
     pub fn enqueue(self: &Rc<Self>, frame: Frame, allowance: Allowance, dirty: &mut Dirty) {
+        self.active_at.set(grains(allowance.now_ms));
         if self.admit(frame, allowance) && !self.dirty.replace(true) {
             dirty.push_back(Rc::clone(self));
         }
@@ -247,14 +282,20 @@ impl Connection {
             match poll_fn(|cx| self.poll_wake(cx, worker, sleep.as_mut(), &mut inbox)).await {
                 Wake::Inbound => {
                     let began_ms = worker.clock_ms();
+                    self.busy.set(true);
                     Box::pin(self.handle(worker, &mut inbox)).await;
+                    self.busy.set(false);
                     if worker.clock_ms() - began_ms >= HANDLING_LONG_MS {
                         let mut heartbeat = self.heartbeat.get();
                         heartbeat.extend(worker.clock_ms(), worker.heartbeat());
                         self.heartbeat.set(heartbeat);
                     }
                 }
-                Wake::Control(ordered) => Box::pin(self.obey(worker, ordered)).await,
+                Wake::Control(ordered) => {
+                    self.busy.set(true);
+                    Box::pin(self.obey(worker, ordered)).await;
+                    self.busy.set(false);
+                }
                 Wake::Timer => Box::pin(self.tick(worker)).await,
                 Wake::Close => return,
             }
@@ -297,7 +338,7 @@ impl Connection {
                     return Poll::Ready(Wake::Close);
                 }
                 Poll::Ready(Ok(read)) => {
-                    self.heard_bytes.set(self.heard_bytes.get() + read);
+                    add(&self.heard_bytes, read);
                     self.take_in(worker, &buffer[..read], inbox);
                 }
             }
@@ -397,6 +438,7 @@ impl Connection {
             {
                 self.pong();
             } else {
+                self.active_at.set(grains(worker.clock_ms()));
                 let step =
                     worker.with_env(self, |env| self.session.borrow_mut().command(command, env));
                 self.carry_out(worker, step).await;

@@ -1,5 +1,6 @@
 //! The relay's metrics, `sluice_relay_*`. Never labelled by account, user or channel.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,6 +16,8 @@ use crate::store::StoreError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Refused {
     Draining,
+    /// The manager sends new clients to others.
+    Fenced,
     Overload,
     Connections,
     Rate,
@@ -49,11 +52,21 @@ struct OperationLabel {
 /// While the store is away every client meets it: the log tells one of them in this time, the metric counts all.
 const FAILURES_TOLD_EVERY: Duration = Duration::from_secs(1);
 
+/// Sums since the start of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    pub opened: u64,
+    pub refused: u64,
+    pub messages_in: u64,
+    pub messages_out: u64,
+}
+
 #[derive(Debug, Default)]
 pub struct Metrics {
     connections: Gauge,
     accepted: Counter,
     refused: Family<RefusedLabel, Counter>,
+    refused_total: AtomicU64,
     disconnects: Family<CodeLabel, Counter>,
     commands: Counter,
     publications: Counter,
@@ -127,6 +140,15 @@ impl Metrics {
         metrics
     }
 
+    pub fn totals(&self) -> Totals {
+        Totals {
+            opened: self.accepted.get(),
+            refused: self.refused_total.load(Ordering::Relaxed),
+            messages_in: self.commands.get(),
+            messages_out: self.deliveries.get(),
+        }
+    }
+
     pub fn connected(&self) {
         self.connections.inc();
         self.accepted.inc();
@@ -137,6 +159,7 @@ impl Metrics {
     }
 
     pub fn refused(&self, reason: Refused) {
+        self.refused_total.fetch_add(1, Ordering::Relaxed);
         self.refused.get_or_create(&RefusedLabel { reason }).inc();
     }
 

@@ -1,7 +1,7 @@
 //! What all workers of the process share: configuration, stores, router, counters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -17,6 +17,7 @@ use super::survey::Surveys;
 use crate::auth::Authenticator;
 use crate::clock::unix_ms;
 use crate::drain::Drain;
+use crate::fleet::Gate;
 use crate::ingest::accept::Accept;
 use crate::limits::{EGRESS_MEMORY_PERCENT, INGRESS_MEMORY_PERCENT};
 use crate::pressure::{Level, Pressure};
@@ -34,6 +35,8 @@ pub struct Parts {
     pub pressure: Arc<Pressure>,
     pub metrics: Metrics,
     pub drain: Drain,
+    /// Whether the manager sends new clients to others.
+    pub gate: Arc<Gate>,
     /// This process in presence and in `info`.
     pub holder: Holder,
     /// Open files the process may have; bounds connections when the user set no limit.
@@ -54,6 +57,8 @@ pub struct Shared {
     started: Instant,
     /// A client could not join presence again.
     presence_incomplete: AtomicBool,
+    /// Clients that were closed because the manager wants them elsewhere.
+    shed: AtomicU64,
 }
 
 /// A place among the process's connections; dropping it gives it back.
@@ -83,6 +88,7 @@ impl Shared {
             connection_rate: Mutex::default(),
             started: Instant::now(),
             presence_incomplete: AtomicBool::new(false),
+            shed: AtomicU64::new(0),
         })
     }
 
@@ -158,6 +164,23 @@ impl Shared {
         self.connections.load(Ordering::Relaxed)
     }
 
+    pub fn count_shed(&self) {
+        self.shed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn shed_total(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
+    }
+
+    /// Clients that this process takes at most.
+    pub fn connections_max(&self) -> usize {
+        let limit = self.config().relay.limits.connections;
+        let descriptors = self.parts.descriptors_max;
+        limit
+            .unwrap_or(usize::MAX)
+            .min(descriptors.saturating_sub(RESERVED_DESCRIPTORS))
+    }
+
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
@@ -197,14 +220,13 @@ impl Shared {
         if !self.parts.drain.is_serving() {
             return Err(Refused::Draining);
         }
+        if self.parts.gate.is_fenced(Instant::now()) {
+            return Err(Refused::Fenced);
+        }
         if self.parts.pressure.level().sheds_connections() {
             return Err(Refused::Overload);
         }
-        let connections_max = limits.connections.unwrap_or(usize::MAX).min(
-            self.parts
-                .descriptors_max
-                .saturating_sub(RESERVED_DESCRIPTORS),
-        );
+        let connections_max = self.connections_max();
         // Counted first, so that two at once cannot both take the last place.
         let admitted = Admitted(Arc::clone(self));
         if self.connections.fetch_add(1, Ordering::Relaxed) >= connections_max {
@@ -222,6 +244,12 @@ impl Shared {
     pub fn retry_after_seconds(&self, refused: Refused) -> u32 {
         let level = match refused {
             Refused::Overload => Level::ShedConnections,
+            Refused::Fenced => {
+                if let Some(seconds) = self.parts.gate.retry_after_seconds() {
+                    return seconds;
+                }
+                self.parts.pressure.level()
+            }
             Refused::Draining | Refused::Connections | Refused::Rate => self.parts.pressure.level(),
         };
         crate::pressure::retry_after_seconds(level, &mut fastrand::Rng::new())

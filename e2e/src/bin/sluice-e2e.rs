@@ -1,4 +1,5 @@
-//! `sluice-e2e cluster ...`: a real Kubernetes on this machine; `sluice_e2e::cluster` says how.
+//! `sluice-e2e cluster ...`: a real Kubernetes on this machine; `sluice_e2e::cluster` says how. `sluice-e2e manager ...`: a manager
+//! without one.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -7,12 +8,15 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use sluice_e2e::cluster::{Cluster, DEFAULT_NAME, End, Tool, parse_node};
+use sluice_e2e::manager::{self, ManagerArgs};
 
 #[derive(Parser)]
 #[command(name = "sluice-e2e")]
 enum Program {
     /// A Kubernetes of several nodes on this machine.
     Cluster(ClusterArgs),
+    /// The manager of one gateway, without Kubernetes.
+    Manager(ManagerArgs),
 }
 
 #[derive(Args)]
@@ -69,11 +73,14 @@ enum ClusterCommand {
 }
 
 fn main() -> Result<()> {
-    let Program::Cluster(ClusterArgs { name, command }) = Program::parse();
-    let started = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let ClusterArgs { name, command } = match Program::parse() {
+        Program::Cluster(args) => args,
+        Program::Manager(args) => return runtime.block_on(manager::serve(args)),
+    };
+    let started = Instant::now();
     match command {
         ClusterCommand::Build { tool: None } => Cluster::build(),
         ClusterCommand::Build { tool: Some(tool) } => say(&tool.build()?.display().to_string()),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use sluice_crds::config::GatewayConfig;
+use sluice_proto::fleet::Version;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -21,7 +22,8 @@ use self::servers::ServerState;
 use self::upkeep::Upkeep;
 use super::hold::Hold;
 use super::scheduler::{Attempt, Claim, Load, Scheduler, UpstreamId};
-use super::{Command, DeliverParts, Report};
+use super::{Command, DeliverParts, Figures, FleetLink, Report};
+use crate::clock::unix_ms;
 use crate::ingest::limiter::Sample;
 use crate::ingest::metrics::Metrics;
 use crate::ingest::proxy::Call;
@@ -84,6 +86,9 @@ pub(super) struct Engine {
     dialect: Dialect,
     store_fails: bool,
     stopping: Option<(Instant, oneshot::Sender<usize>)>,
+    fleet: FleetLink,
+    /// A directive whose rates are in use, and when what was sent before is paid for.
+    settling: Option<(Version, Instant)>,
 }
 
 impl Engine {
@@ -108,12 +113,15 @@ impl Engine {
             dialect: Dialect::Generic,
             store_fails: false,
             stopping: None,
+            fleet: parts.fleet,
+            settling: None,
         }
     }
 
     pub(super) async fn run(mut self) {
         let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.follow_rates();
         self.configure();
         loop {
             self.turn();
@@ -133,6 +141,7 @@ impl Engine {
                     Some(call) => self.take_call(call),
                     None => self.calls = None,
                 },
+                Ok(()) = self.fleet.rates.changed() => self.follow_rates(),
                 Ok(()) = self.config.changed() => self.configure(),
                 Ok(()) = self.changes.changed() => self.upkeep.look(),
                 _ = ticks.tick() => self.tick(),
@@ -181,6 +190,7 @@ impl Engine {
     /// Does all that can be done now.
     fn turn(&mut self) {
         let now = Instant::now();
+        self.say_applied(now);
         self.scan(now);
         self.serve_calls(now);
         while let Some(dispatch) = self.scheduler.next(now.into_std()) {
@@ -204,6 +214,7 @@ impl Engine {
             scheduled,
             self.calls_wake_at(),
             self.upkeep.wake_at(),
+            self.settling.map(|(_, at)| at),
             stopping,
         ]
         .into_iter()
@@ -268,15 +279,49 @@ impl Engine {
                 let report = Report {
                     lanes: self.scheduler.lane_reports(),
                     upstreams: self.scheduler.upstream_reports(at),
+                    caps: self.scheduler.cap_reports(at),
                     at,
                 };
                 // Whoever asked may have given up.
                 let _ = reply.send(report);
             }
+            Command::Figures(reply) => {
+                let now = Instant::now().into_std();
+                let figures = Figures {
+                    queue: self.queue.stats(),
+                    ..self.scheduler.figures(now, unix_ms())
+                };
+                let _ = reply.send(figures);
+            }
             Command::Stop { deadline, done } => {
                 self.stopping = Some((deadline, done));
                 self.set_stop();
             }
+        }
+    }
+
+    /// Uses the parts that the manager gives.
+    fn follow_rates(&mut self) {
+        let rates = Arc::clone(&self.fleet.rates.borrow_and_update());
+        let now = Instant::now();
+        let version = rates.version;
+        let paid = self.scheduler.share(rates, now.into_std());
+        let before = self.settling.map(|(_, at)| at);
+        let at = paid.map(Instant::from_std).max(before).unwrap_or(now);
+        self.settling = Some((version, at));
+        self.say_applied(now);
+    }
+
+    fn say_applied(&mut self, now: Instant) {
+        if let Some((version, at)) = self.settling
+            && at <= now
+        {
+            self.settling = None;
+            self.fleet.applied.send_if_modified(|applied| {
+                let is_new = *applied != version;
+                *applied = version;
+                is_new
+            });
         }
     }
 

@@ -24,6 +24,7 @@ use self::supply::Supply;
 use super::fair::{FairQueue, Flow};
 use super::hold::{Held, Hold};
 use super::lane::{Sending, Seq, Window};
+use crate::fleet::shares::Rates;
 use crate::ingest::limiter::Class;
 use crate::store::queue::Lane;
 
@@ -36,10 +37,12 @@ mod cap;
 mod group;
 mod report;
 mod settings;
+mod shares;
 mod supply;
 
 pub(super) use self::answers::Attempt;
-pub use self::report::{LaneReport, UpstreamReport};
+pub use self::cap::CapState;
+pub use self::report::{CapReport, Figures, LaneReport, UpstreamReport, Waiting};
 pub(super) use self::settings::UpstreamChange;
 pub(super) use self::supply::{Claim, Load};
 
@@ -74,6 +77,8 @@ struct LaneState {
     /// The earliest of its timers that is set.
     timer: Option<Instant>,
     supply: supply::LaneSupply,
+    /// Since when nothing but this process keeps what it has from being sent.
+    free_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +119,10 @@ pub(super) struct Scheduler {
     top: FairQueue,
     cap: Option<Cap>,
     capped_until: Option<Instant>,
+    /// When the gateway's cap last held something.
+    capped_at: Option<Instant>,
+    /// This data plane's parts of what it shares with others.
+    rates: Arc<Rates>,
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     affinity: Affinity,
     supply: Supply,
@@ -217,6 +226,7 @@ impl Scheduler {
             && let Err(until) = cap.check(head.cost, now)
         {
             self.capped_until = Some(until);
+            self.capped_at = Some(now);
             return Step::Stop;
         }
         let key = self.affinity_key(group, id, head.seq);
@@ -224,7 +234,7 @@ impl Scheduler {
         let upstream = match self.choose(group, known, Class::Queued, now) {
             Ok(upstream) => upstream,
             Err(held) => {
-                self.block(group, held);
+                self.block(group, held, now);
                 return Step::Next;
             }
         };
@@ -339,15 +349,25 @@ impl Scheduler {
     /// Enters or leaves its group's queue, by what is true now.
     pub(super) fn refresh(&mut self, id: LaneId, now: Instant) {
         match self.why_not(id, now) {
-            None => self.enter(id),
+            None => {
+                self.enter(id);
+                self.lanes[id].free_since.get_or_insert(now);
+            }
             Some(Waits::Held(held)) => {
                 self.leave(id);
                 self.lanes[id].held = Some(held);
+                self.lanes[id].free_since = None;
                 self.set_lane_timer(id, held.until);
             }
             Some(Waits::Idle) => {
                 self.leave(id);
-                self.lanes[id].held = None;
+                let lane = &mut self.lanes[id];
+                lane.held = None;
+                if lane.is_idle_but_waiting() {
+                    lane.free_since.get_or_insert(now);
+                } else {
+                    lane.free_since = None;
+                }
             }
         }
     }
@@ -404,6 +424,7 @@ impl Scheduler {
 
     fn hold_lane(&mut self, id: LaneId, why: Hold, until: Option<Instant>) {
         self.leave(id);
+        self.lanes[id].free_since = None;
         self.lanes[id].held = Some(Held { why, until });
         self.set_lane_timer(id, until);
     }
@@ -417,9 +438,10 @@ impl Scheduler {
         }
     }
 
-    fn block(&mut self, id: GroupId, held: Held) {
+    fn block(&mut self, id: GroupId, held: Held, now: Instant) {
         let group = &mut self.groups[id];
         group.blocked = Some(held);
+        group.blocked_at = Some(now);
         group.flow.leave();
         if let Some(until) = held.until
             && group.timer.is_none_or(|set| until < set)

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use self::fixtures::{application, ingest};
 use self::memory::MemoryQueue;
 use self::server::TestServer;
-use super::{Deliver, DeliverHandle, DeliverParts};
+use super::{Deliver, DeliverHandle, DeliverParts, FleetLink};
 use crate::ingest::entry::StoredRequest;
 use crate::ingest::metrics::Metrics;
 use crate::ingest::proxy::Proxy;
@@ -70,6 +70,7 @@ impl Rig {
         let (proxy, calls) = Proxy::new();
         let mut registry = Registry::default();
         let parts = DeliverParts {
+            fleet: FleetLink::alone(),
             config: receiver,
             queue: Arc::clone(&queue) as _,
             calls,

@@ -32,6 +32,8 @@ const BOLD_DOUBLING_S: f64 = 3.0;
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
     rate: Option<f64>,
+    /// Others use the rest of what the upstream takes: no more than this, until then.
+    ceiling: Option<(f64, Instant)>,
     /// When the next request may start. Lies in the past after a pause.
     next: Instant,
     /// Requests per second that came through when it was last refused.
@@ -53,6 +55,7 @@ impl Pace {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             rate: None,
+            ceiling: None,
             next: now,
             good: 0.0,
             proven: false,
@@ -68,13 +71,33 @@ impl Pace {
         self.rate
     }
 
+    /// Returns whether more or less may be sent than before.
+    pub(super) fn set_ceiling(&mut self, ceiling: Option<(f64, Instant)>) -> bool {
+        let rate = |ceiling: Option<(f64, Instant)>| ceiling.map(|(rate, _)| rate);
+        let changed = rate(self.ceiling) != rate(ceiling);
+        self.ceiling = ceiling;
+        changed
+    }
+
+    /// What bounds the next request: the lower of both.
+    fn bound(&self, now: Instant) -> Option<f64> {
+        let ceiling = self
+            .ceiling
+            .filter(|(_, until)| now < *until)
+            .map(|(rate, _)| rate.max(RATE_MIN));
+        match (self.rate, ceiling) {
+            (Some(rate), Some(ceiling)) => Some(rate.min(ceiling)),
+            (rate, ceiling) => rate.or(ceiling),
+        }
+    }
+
     pub(super) fn is_slow_start(&self) -> bool {
         self.slow_start
     }
 
     /// `None`: a request may start now.
     pub(super) fn wait(&self, class: Class, now: Instant) -> Option<Instant> {
-        let rate = self.rate?;
+        let rate = self.bound(now)?;
         let ahead_s = match class {
             Class::Queued => 0.0,
             Class::Proxied => PROXIED_AHEAD_S.max(1.0 / rate),
@@ -87,7 +110,7 @@ impl Pace {
     }
 
     pub(super) fn sent(&mut self, now: Instant) {
-        let Some(rate) = self.rate else {
+        let Some(rate) = self.bound(now) else {
             self.next = now;
             return;
         };

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::time::format_ms;
 use crate::clock::unix_ms;
-use crate::ingest::deliver::{LaneReport, Report, UpstreamReport};
+use crate::ingest::deliver::{CapReport, CapState, LaneReport, Report, UpstreamReport};
 use crate::ingest::entry::StoredRequest;
 use crate::ingest::limiter::BreakerState;
 use crate::ingest::metrics::UNKNOWN_APPLICATION;
@@ -97,7 +97,8 @@ pub(super) fn request(stored: Bytes) -> Value {
 /// `{"at", "lanes": [{"application", "replay", "partition", "waiting", "oldestAgeMs", "parked", "known", "ready",
 /// "inFlight", "held": null or {"reason", "retryInMs"}}], "upstreams": [{"name", "url", "priority", "weight",
 /// "healthy", "retired", "inFlight", "limitInFlight", "limitRate", "goodput", "breaker", "retryAfterMs",
-/// "baseLatencyMs", "timeoutMs", "limitsSetBy"}]}`
+/// "baseLatencyMs", "timeoutMs", "limitsSetBy", "partRate"}], "caps": [{"cap", "requestsPerMinute",
+/// "allowedPerMinute", "why", "safePerMinute", "changesInMs"}]}`
 pub(super) fn report(report: &Report) -> Value {
     let lanes: Vec<Value> = report
         .lanes
@@ -108,7 +109,9 @@ pub(super) fn report(report: &Report) -> Value {
     let upstreams: Vec<Value> = upstreams
         .map(|upstream| upstream_json(upstream, report.at))
         .collect();
-    json!({ "at": format_ms(unix_ms()), "lanes": lanes, "upstreams": upstreams })
+    let caps = report.caps.iter();
+    let caps: Vec<Value> = caps.map(|cap| cap_json(cap, report.at)).collect();
+    json!({ "at": format_ms(unix_ms()), "lanes": lanes, "upstreams": upstreams, "caps": caps })
 }
 
 fn lane_json(lane: &LaneReport, at: Instant) -> Value {
@@ -169,6 +172,25 @@ fn upstream_json(upstream: &UpstreamReport, at: Instant) -> Value {
         "baseLatencyMs": limits.base_latency.map(|latency| latency.as_secs_f64() * 1000.0),
         "timeoutMs": millis(limits.timeout),
         "limitsSetBy": limits.why.name(),
+        "partRate": upstream.part,
+    })
+}
+
+/// What is allowed under a cap here: `Configured` is all of it; else a part, by a `Lease`, the `Safe` rate, or what holds from
+/// the start (`Boot`).
+fn cap_json(cap: &CapReport, at: Instant) -> Value {
+    let CapState {
+        requests_per_minute,
+        in_force,
+        ..
+    } = cap.state;
+    json!({
+        "cap": cap.key.to_string(),
+        "requestsPerMinute": requests_per_minute,
+        "allowedPerMinute": in_force.per_minute,
+        "why": in_force.why.name(),
+        "safePerMinute": in_force.safe_per_minute,
+        "changesInMs": in_force.until.map(|until| millis(until.saturating_duration_since(at))),
     })
 }
 

@@ -82,6 +82,7 @@ pub(in crate::relay) fn config(key: Option<&str>) -> GatewayConfig {
         },
         ingest: None,
         redis: None,
+        data_planes_max: 1,
         drain: DrainConfig {
             timeout: Duration::from_secs(30),
         },
@@ -114,6 +115,7 @@ fn make_shared(key: Option<&str>, peers: Arc<dyn Peers>) -> Arc<Shared> {
         router,
         pressure: Pressure::new(WORKERS, MemoryBudget::detect(None), registry),
         metrics: Metrics::register(registry),
+        gate: Arc::default(),
         drain: Drain::new(),
         holder: Holder("node-1".into()),
         descriptors_max: 1_024,

@@ -71,8 +71,7 @@ impl Connection {
     fn note_written(&self, worker: &Worker, bytes: usize) {
         worker.count_write(bytes);
         self.wrote_at_ms.set(worker.coarse_ms());
-        self.sent_bytes
-            .set(self.sent_bytes.get().saturating_add(bytes));
+        super::add(&self.sent_bytes, bytes);
     }
 
     /// Waits for something of the client's own while its outbox goes on being written: who waits to publish goes on reading.

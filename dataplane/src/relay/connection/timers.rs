@@ -55,12 +55,12 @@ impl Connection {
         if self.paused.get() {
             return true;
         }
-        let heard_bytes = self.heard_bytes.replace(0);
-        let sent_bytes = self.sent_bytes.replace(0);
+        let heard_bytes = self.heard_bytes.replace(0) as usize;
+        let sent_bytes = self.sent_bytes.replace(0) as usize;
         self.extensions.set(self.extensions.get().saturating_add(1));
         let patient = self.extensions.get() <= PONG_EXTENSIONS_MAX;
         if worker.is_overloaded() {
-            return patient || heard_bytes + sent_bytes > 0;
+            return patient || heard_bytes > 0 || sent_bytes > 0;
         }
         let bulk = heard_bytes >= PONG_BEHIND_BYTES_MIN || sent_bytes >= PING_BEHIND_BYTES_MIN;
         bulk && patient

@@ -215,6 +215,7 @@ fn start_with(setup: Setup) -> Server {
         router,
         pressure,
         metrics: Metrics::register(&mut registry),
+        gate: Arc::default(),
         drain: drain.clone(),
         holder: Holder("node-1".into()),
         descriptors_max: 1_024,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::Worker;
+use crate::relay::codes;
 use crate::relay::connection::Connection;
 use crate::relay::http::{self, Accepted};
 use crate::relay::session::Control;
@@ -22,8 +23,29 @@ pub enum Order {
     },
     /// Presence has lost this process's entries: every client joins again.
     JoinAgain,
+    /// Name so many of the longest idle clients, longest first.
+    Idle {
+        count: usize,
+        answer: mpsc::Sender<Vec<IdleClient>>,
+    },
+    /// Send these clients elsewhere, those of them that are idle still.
+    Shed {
+        clients: Vec<IdleClient>,
+        /// Dropped when the order is carried out: how the sender knows.
+        done: mpsc::Sender<()>,
+    },
     /// Count the distinct users of this worker's connections.
     Users(mpsc::Sender<Vec<(Arc<str>, Arc<str>)>>),
+}
+
+/// A client that was idle when its worker looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleClient {
+    pub worker: usize,
+    key: usize,
+    /// When it or others last had something for it, on its worker's clock.
+    active_ms: u64,
+    pub idle_ms: u64,
 }
 
 /// Which connections of one account are meant. Never reaches into another account.
@@ -59,10 +81,51 @@ impl Worker {
                     connection.control(Control::JoinAgain, None);
                 }
             }
+            Order::Idle { count, answer } => {
+                // The asker may have gone; then nobody misses the answer.
+                let _ = answer.try_send(self.longest_idle(*count));
+            }
+            Order::Shed { clients, done: _ } => self.shed(clients),
             Order::Users(answer) => {
                 let users = self.users.borrow().keys().cloned().collect();
                 // The asker may have gone; then nobody misses the answer.
                 let _ = answer.try_send(users);
+            }
+        }
+    }
+
+    fn longest_idle(&self, count: usize) -> Vec<IdleClient> {
+        let now_ms = self.clock_ms();
+        let connections = self.connections.borrow();
+        let mut idle: Vec<IdleClient> = connections
+            .iter()
+            .filter_map(|(key, connection)| {
+                let active_ms = connection.idle_since_ms()?;
+                Some(IdleClient {
+                    worker: self.index,
+                    key,
+                    active_ms,
+                    idle_ms: now_ms.saturating_sub(active_ms),
+                })
+            })
+            .collect();
+        if idle.len() > count && count > 0 {
+            idle.select_nth_unstable_by_key(count - 1, |client| client.active_ms);
+        }
+        idle.truncate(count);
+        idle.sort_by_key(|client| client.active_ms);
+        idle
+    }
+
+    fn shed(&self, clients: &[IdleClient]) {
+        let connections = self.connections.borrow();
+        for client in clients {
+            // A key may be another connection's by now, whose time is another one then.
+            if let Some(connection) = connections.get(client.key)
+                && connection.idle_since_ms() == Some(client.active_ms)
+            {
+                connection.request_close(codes::DISCONNECT_FORCE_RECONNECT);
+                self.shared.count_shed();
             }
         }
     }

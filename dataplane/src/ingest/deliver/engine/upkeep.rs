@@ -32,6 +32,7 @@ pub(super) struct Upkeep {
     /// What gauges say, so that what is over is taken back.
     waiting: HashSet<Arc<str>>,
     held: HashMap<Arc<str>, Hold>,
+    caps: HashSet<Arc<str>>,
 }
 
 impl Upkeep {
@@ -46,6 +47,7 @@ impl Upkeep {
             configured: HashSet::new(),
             waiting: HashSet::new(),
             held: HashMap::new(),
+            caps: HashSet::new(),
         }
     }
 
@@ -106,6 +108,7 @@ impl Engine {
         self.metrics.set_queue(&self.queue.stats());
         self.show_held();
         self.show_upstreams(now);
+        self.show_caps(now);
         self.trim(now);
     }
 
@@ -176,6 +179,20 @@ impl Engine {
                 breaker_open,
             );
         }
+    }
+
+    fn show_caps(&mut self, now: Instant) {
+        let mut shown = HashSet::new();
+        for report in self.scheduler.cap_reports(now.into_std()) {
+            let name: Arc<str> = report.key.to_string().into();
+            self.metrics
+                .set_cap(&name, report.state.in_force.per_minute);
+            shown.insert(name);
+        }
+        for gone in self.upkeep.caps.difference(&shown) {
+            self.metrics.forget_cap(gone);
+        }
+        self.upkeep.caps = shown;
     }
 
     /// Retention: one run at a time.

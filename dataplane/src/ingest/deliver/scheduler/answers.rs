@@ -25,6 +25,7 @@ impl Scheduler {
         let Some(upstream) = self.upstreams.get_mut(id) else {
             return;
         };
+        upstream.count(sample.outcome);
         upstream.limiter.settled(class, sample, now);
         upstream.in_flight = upstream.in_flight.saturating_sub(1);
         self.in_flight = self.in_flight.saturating_sub(1);

@@ -14,7 +14,7 @@ use super::{ApplicationId, GroupId, LaneId, NEIGHBOUR_MEMORY, Scheduler, Upstrea
 use crate::ingest::deliver::fair::{FairQueue, Flow};
 use crate::ingest::deliver::hold::{Held, Hold};
 use crate::ingest::deliver::lane::Seq;
-use crate::ingest::limiter::{self, Class, Limiter, Permit};
+use crate::ingest::limiter::{self, Class, Limiter, Permit, SampleOutcome};
 
 /// An upstream with more of its places taken than this part is chosen by load, not by weight alone.
 const RELAXED_LOAD: f64 = 0.5;
@@ -34,6 +34,8 @@ pub(super) struct Upstream {
     pub(super) retired: bool,
     /// Virtual time of its share: what it was sent over its weight.
     share: f64,
+    pub(super) succeeded_total: u64,
+    pub(super) failed_total: u64,
 }
 
 impl Upstream {
@@ -53,6 +55,20 @@ impl Upstream {
             in_flight: 0,
             retired: false,
             share: 0.0,
+            succeeded_total: 0,
+            failed_total: 0,
+        }
+    }
+
+    pub(super) fn count(&mut self, outcome: SampleOutcome) {
+        match outcome {
+            SampleOutcome::Ok | SampleOutcome::Neutral => self.succeeded_total += 1,
+            SampleOutcome::RateLimited { .. }
+            | SampleOutcome::Overloaded { .. }
+            | SampleOutcome::TimedOut
+            | SampleOutcome::Erred
+            | SampleOutcome::Failed => self.failed_total += 1,
+            SampleOutcome::Abandoned => {}
         }
     }
 
@@ -80,6 +96,8 @@ pub(super) struct Group {
     pub(super) flow: Flow,
     /// None of its upstreams takes a request.
     pub(super) blocked: Option<Held>,
+    /// When it last came to that.
+    pub(super) blocked_at: Option<Instant>,
     /// The earliest of its timers that is set.
     pub(super) timer: Option<Instant>,
     share: f64,

@@ -1,12 +1,16 @@
 //! What waits and why it is not being sent, as data.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{LaneId, LaneState, Scheduler, UpstreamId};
+use sluice_proto::fleet::CapKey;
+
+use super::group::Upstream;
+use super::{CapState, LaneId, LaneState, Scheduler, UpstreamId};
 use crate::ingest::deliver::hold::{Held, Hold};
 use crate::ingest::limiter::Snapshot;
-use crate::store::queue::Lane;
+use crate::store::queue::{Lane, QueueStats};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct LaneReport {
@@ -33,6 +37,49 @@ pub struct UpstreamReport {
     /// No longer configured; its last answers are waited for.
     pub retired: bool,
     pub limits: Snapshot,
+    /// The most per second that is this data plane's part of what it takes; `None`: no other limit than its own.
+    pub part: Option<f64>,
+    pub succeeded_total: u64,
+    pub failed_total: u64,
+    /// Requests wait that only its limits hold back.
+    pub wanted: bool,
+}
+
+/// A cap and this data plane's part of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CapReport {
+    pub key: CapKey,
+    pub state: CapState,
+}
+
+/// What waits of an application, in all its lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    pub entries: u64,
+    /// When the oldest was accepted, in unix milliseconds.
+    pub oldest_ms: Option<u64>,
+}
+
+impl Waiting {
+    pub fn add(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.oldest_ms = match (self.oldest_ms, other.oldest_ms) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+}
+
+/// What the manager is told.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    pub caps: Vec<CapReport>,
+    pub upstreams: Vec<UpstreamReport>,
+    pub waiting: BTreeMap<Arc<str>, Waiting>,
+    /// As the queue says.
+    pub queue: QueueStats,
+    /// For how long something waits that nothing but this process holds up.
+    pub dispatch_lag: Duration,
 }
 
 impl Scheduler {
@@ -83,10 +130,91 @@ impl Scheduler {
                 healthy: upstream.healthy,
                 retired: upstream.retired,
                 limits: upstream.limiter.snapshot(now),
+                part: self.rates.ceiling(&upstream.label, now),
+                succeeded_total: upstream.succeeded_total,
+                failed_total: upstream.failed_total,
+                wanted: self.is_wanted(upstream),
             })
             .collect();
         upstreams.sort_by(|one, other| one.name.cmp(&other.name));
         upstreams
+    }
+
+    fn is_wanted(&self, upstream: &Upstream) -> bool {
+        let Some(group) = self.groups.get(upstream.group) else {
+            return false;
+        };
+        let holds = |held: Held| match held.why {
+            Hold::Rate | Hold::InFlight | Hold::Breaker | Hold::RetryAfter => true,
+            Hold::Cap
+            | Hold::GlobalCap
+            | Hold::Paused
+            | Hold::UpstreamPaused
+            | Hold::OrderBlocked
+            | Hold::Backoff
+            | Hold::UnhealthyUpstream
+            | Hold::Store
+            | Hold::Draining => false,
+        };
+        group.queued_weight > 0 && group.blocked.is_some_and(holds)
+    }
+
+    pub(in crate::ingest::deliver) fn cap_reports(&mut self, now: Instant) -> Vec<CapReport> {
+        let applications = self.applications.iter_mut();
+        let mut caps: Vec<CapReport> = applications
+            .filter_map(|(_, application)| {
+                Some(CapReport {
+                    key: CapKey::Application(Arc::clone(&application.name)),
+                    state: application.cap.as_mut()?.state(now),
+                })
+            })
+            .collect();
+        caps.extend(self.cap.as_mut().map(|cap| CapReport {
+            key: CapKey::Gateway,
+            state: cap.state(now),
+        }));
+        caps.sort_by(|one, other| one.key.cmp(&other.key));
+        caps
+    }
+
+    pub(in crate::ingest::deliver) fn figures(&mut self, now: Instant, now_ms: u64) -> Figures {
+        let mut figures = Figures {
+            caps: self.cap_reports(now),
+            upstreams: self.upstream_reports(now),
+            ..Figures::default()
+        };
+        for (_, lane) in &self.lanes {
+            if lane.supply.waiting == 0 {
+                continue;
+            }
+            let waiting = Waiting {
+                entries: lane.supply.waiting,
+                oldest_ms: lane.supply.oldest_ms,
+            };
+            let name = Arc::clone(&lane.lane.application);
+            figures.waiting.entry(name).or_default().add(waiting);
+            let lag = self.lag(lane, now, now_ms);
+            figures.dispatch_lag = figures.dispatch_lag.max(lag);
+        }
+        figures
+    }
+
+    /// How long nothing has held the lane up but this process' own work. Upstreams and caps that were in the way a moment ago
+    /// will be so in a moment again.
+    fn lag(&self, lane: &LaneState, now: Instant, now_ms: u64) -> Duration {
+        let (Some(free_since), Some(oldest_ms)) = (lane.free_since, lane.supply.oldest_ms) else {
+            return Duration::ZERO;
+        };
+        if self.held(lane).is_some() {
+            return Duration::ZERO;
+        }
+        let group = &self.groups[self.applications[lane.application].group];
+        let since = [group.blocked_at, self.capped_at]
+            .into_iter()
+            .flatten()
+            .fold(free_since, Instant::max);
+        let age = Duration::from_millis(now_ms.saturating_sub(oldest_ms));
+        now.saturating_duration_since(since).min(age)
     }
 
     /// The first thing in the way of a lane that has something to send.

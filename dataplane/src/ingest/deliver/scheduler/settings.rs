@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use slab::Slab;
 use sluice_crds::config::{self, Delivery, Ingest, Ordering};
+use sluice_proto::fleet::CapKey;
 
 use super::affinity::Affinity;
 use super::application::Application;
@@ -58,6 +59,8 @@ impl Scheduler {
             top: FairQueue::default(),
             cap: None,
             capped_until: None,
+            capped_at: None,
+            rates: Arc::default(),
             timers: BinaryHeap::new(),
             affinity: Affinity::default(),
             supply: Supply::default(),
@@ -75,7 +78,8 @@ impl Scheduler {
     ) -> Vec<UpstreamChange> {
         let mut changes = Vec::new();
         let requests_per_minute = ingest.and_then(|ingest| ingest.requests_per_minute);
-        Cap::configure(&mut self.cap, requests_per_minute, now);
+        let part = self.part(&CapKey::Gateway);
+        Cap::configure(&mut self.cap, requests_per_minute, part, now);
         self.capped_until = None;
         if let Some(ingest) = ingest {
             self.delivery = Arc::new(ingest.delivery.clone());
@@ -106,6 +110,7 @@ impl Scheduler {
         }
         self.close_groups(&mut changes);
         self.forget_applications();
+        self.set_ceilings(now);
         for id in self.groups.iter().map(|(id, _)| id).collect::<Vec<_>>() {
             self.unblock(id);
         }
@@ -207,6 +212,8 @@ impl Scheduler {
 
     fn set_application(&mut self, wanted: &config::Application, group: GroupId, now: Instant) {
         let id = self.application(&wanted.name);
+        let name = Arc::clone(&self.applications[id].name);
+        let part = self.part(&CapKey::Application(name));
         let delivery = wanted
             .delivery
             .as_ref()
@@ -215,7 +222,7 @@ impl Scheduler {
         application.configured = true;
         application.weight = wanted.weight;
         application.paused = wanted.paused;
-        Cap::configure(&mut application.cap, wanted.requests_per_minute, now);
+        Cap::configure(&mut application.cap, wanted.requests_per_minute, part, now);
         self.move_application(id, group, delivery, now);
     }
 
@@ -226,7 +233,7 @@ impl Scheduler {
         application.configured = false;
         application.weight = 1;
         application.paused = false;
-        Cap::configure(&mut application.cap, None, now);
+        application.cap = None;
         self.move_application(id, self.default_group, delivery, now);
     }
 
@@ -316,6 +323,7 @@ impl Scheduler {
             paused_until: None,
             timer: None,
             supply: super::supply::LaneSupply::default(),
+            free_since: None,
         });
         self.lane_of.insert(lane, id);
         self.applications[application].lanes.push(id);

@@ -101,6 +101,9 @@ impl Scheduler {
             let before = std::mem::replace(&mut lane.supply.waiting, stats.waiting);
             lane.supply.parked = stats.parked;
             lane.supply.oldest_ms = stats.oldest_ms;
+            if lane.held.is_none() && lane.is_idle_but_waiting() {
+                lane.free_since.get_or_insert(now);
+            }
             // Verdicts under way may be counted as waiting or not, and what an operator has dismissed is known here and
             // waits no more: rather claim in vain than miss an entry.
             let known = (lane.window.len() - lane.window.settling()) as u64;
@@ -344,6 +347,12 @@ impl Scheduler {
 }
 
 impl LaneState {
+    /// Entries wait for it to take them from the queue.
+    pub(super) fn is_idle_but_waiting(&self) -> bool {
+        let known = self.window.in_flight() + self.window.settling();
+        self.supply.waiting > known as u64
+    }
+
     fn is_idle(&self) -> bool {
         self.window.len() == 0 && !self.supply.claiming && !self.supply.loading
     }

@@ -1,5 +1,6 @@
 mod caps;
 mod fairness;
 mod scale;
+mod shares;
 mod sim;
 mod upstreams;

@@ -28,6 +28,7 @@ fn start(queue: &Arc<EmbeddedQueue>, ingest: Ingest) -> Running {
     let (config, receiver) = watch::channel(gateway(ingest));
     let (proxy, calls) = Proxy::new();
     let parts = DeliverParts {
+        fleet: FleetLink::alone(),
         config: receiver,
         queue: Arc::clone(queue) as _,
         calls,

@@ -152,7 +152,7 @@ impl Sim {
                 lane: lane.clone(),
                 waiting: *waiting,
                 waiting_bytes: 0,
-                oldest_ms: None,
+                oldest_ms: Some(0),
                 parked: 0,
             });
             let stats = stats.filter(|stats| stats.waiting > 0).collect();

@@ -1,0 +1,62 @@
+//! One of a fleet: tells the manager how this data plane is, and does what it says.
+//!
+//! `stream` keeps the connection, `report` collects, `orders` decides what is in force (pure), `gate`, `shed` and `shares` are how it
+//! takes effect: new clients, clients that are here, rates. Nothing waits for the manager: what it said ends by itself where it has
+//! to, and without one everything is served on.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_crds::config::GatewayConfig;
+use sluice_proto::fleet::Version;
+use tokio::sync::watch;
+
+use self::shares::{Boot, Rates};
+use crate::ingest::deliver::FleetLink;
+
+pub use self::gate::{Fence, Gate};
+pub use self::stream::{IngestSide, Member, Parts};
+
+mod connect;
+mod gate;
+mod limits;
+mod metrics;
+mod orders;
+mod report;
+pub mod shares;
+mod shed;
+mod stream;
+
+/// What is in force, on its way to those who keep to it.
+pub struct Links {
+    pub gate: Arc<Gate>,
+    pub rates: watch::Sender<Arc<Rates>>,
+    pub applied: watch::Sender<Version>,
+}
+
+impl Links {
+    /// As it is before a manager was heard, or without one.
+    pub fn new(has_manager: bool, config: &GatewayConfig) -> Self {
+        let boot = has_manager.then(|| Boot {
+            since: Instant::now(),
+            data_planes_max: config.data_planes_max,
+        });
+        let rates = Rates {
+            boot,
+            ..Rates::default()
+        };
+        Self {
+            gate: Arc::default(),
+            rates: watch::Sender::new(Arc::new(rates)),
+            applied: watch::Sender::default(),
+        }
+    }
+
+    /// The side of delivery.
+    pub fn delivery(&self) -> FleetLink {
+        FleetLink {
+            rates: self.rates.subscribe(),
+            applied: self.applied.clone(),
+        }
+    }
+}
