@@ -35,7 +35,10 @@ pub use channel::{
     Access, Allow, ChannelOptions, Delta, Feature, History, NamedOptions, SubscribeAccess, Switch,
 };
 pub(crate) use data_plane::IMAGE;
-pub use data_plane::{Amounts, DataPlane, Drain, PodTemplate, Resources, Scaling, ScalingMode};
+pub use data_plane::{
+    Amounts, DataPlane, Drain, PodTemplate, Rebalance, RebalanceMode, Resources, Scaling,
+    ScalingMode,
+};
 pub use delivery::{
     Backoff, BackoffOverride, Concurrency, Delivery, DeliveryOverride, Health, Ordering, Upstream,
 };
@@ -110,6 +113,12 @@ const NAME_MESSAGE: &str =
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
     ),
     printcolumn(name = "Replicas", type_ = "string", json_path = ".status.ready"),
+    printcolumn(
+        name = "Connections",
+        type_ = "integer",
+        json_path = ".status.connections"
+    ),
+    printcolumn(name = "Delay", type_ = "string", json_path = ".status.delay"),
     printcolumn(
         name = "Redis",
         type_ = "string",

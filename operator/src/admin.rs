@@ -1,4 +1,4 @@
-//! The admin port: health, readiness, metrics. It shows nothing else and changes nothing.
+//! The admin port: health, readiness, metrics, and what the managers want. It changes nothing.
 
 use std::convert::Infallible;
 use std::io;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::fleet::{self, Fleets};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -41,40 +42,30 @@ impl Health {
     }
 }
 
+/// What the port shows.
+#[derive(Clone)]
 pub struct Admin {
-    listener: TcpListener,
-    health: Arc<Health>,
-    registry: Arc<Registry>,
+    pub health: Arc<Health>,
+    pub registry: Arc<Registry>,
+    pub fleets: Arc<Fleets>,
 }
 
 impl Admin {
-    pub async fn bind(
-        address: SocketAddr,
-        health: Arc<Health>,
-        registry: Arc<Registry>,
-    ) -> io::Result<Self> {
-        Ok(Self {
-            listener: TcpListener::bind(address).await?,
-            health,
-            registry,
-        })
+    pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+        TcpListener::bind(address).await
     }
 
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    pub async fn serve(self) {
+    pub async fn serve(self, listener: TcpListener) {
         /// Out of descriptors, most likely; trying again at once would spin.
         const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match self.listener.accept().await {
+            match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (health, registry) = (Arc::clone(&self.health), Arc::clone(&self.registry));
+                    let shown = self.clone();
                     connections.spawn(async move {
-                        connection(stream, health, registry).await;
+                        connection(stream, shown).await;
                         drop(place);
                     });
                 }
@@ -88,9 +79,9 @@ impl Admin {
     }
 }
 
-async fn connection(stream: TcpStream, health: Arc<Health>, registry: Arc<Registry>) {
+async fn connection(stream: TcpStream, shown: Admin) {
     let service = service_fn(move |request| {
-        let answer = answer(&request, &health, &registry);
+        let answer = shown.answer(&request);
         async move { Ok::<_, Infallible>(answer) }
     });
     let connection = http1::Builder::new()
@@ -103,35 +94,62 @@ async fn connection(stream: TcpStream, health: Arc<Health>, registry: Arc<Regist
     }
 }
 
-fn answer(
-    request: &Request<Incoming>,
-    health: &Health,
-    registry: &Registry,
-) -> Response<Full<Bytes>> {
-    match request.uri().path() {
-        "/livez" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if health.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ok\n"),
-        "/readyz" => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not everything was seen yet\n",
-        ),
-        "/metrics" => {
-            let mut body = String::new();
-            match prometheus_client::encoding::text::encode(&mut body, registry) {
-                Ok(()) => text(StatusCode::OK, body),
-                Err(failure) => {
-                    error!(%failure, "metrics cannot be written");
-                    text(
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        "metrics cannot be written\n",
-                    )
-                }
+impl Admin {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        match path {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.health.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ok\n"),
+            "/readyz" => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not everything was seen yet\n",
+            ),
+            "/metrics" => self.metrics(),
+            _ => match path.strip_prefix("/fleets") {
+                Some(rest) => self.fleets(rest),
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "not found; there are /livez, /readyz, /metrics, /fleets\n",
+                ),
+            },
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let mut body = String::new();
+        match prometheus_client::encoding::text::encode(&mut body, &self.registry) {
+            Ok(()) => text(StatusCode::OK, body),
+            Err(failure) => {
+                error!(%failure, "metrics cannot be written");
+                text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "metrics cannot be written\n",
+                )
             }
         }
-        _ => text(
-            StatusCode::NOT_FOUND,
-            "not found; there are /livez, /readyz, /metrics\n",
-        ),
+    }
+
+    /// What the managers want: of all Gateways, or of `/<namespace>/<name>`.
+    fn fleets(&self, path: &str) -> Response<Full<Bytes>> {
+        let Some(plans) = self.fleets.plans() else {
+            let why = "another operator leads, and has the plans\n";
+            return text(StatusCode::SERVICE_UNAVAILABLE, why);
+        };
+        let one = path.trim_matches('/').split_once('/');
+        let shown = match one {
+            None => fleet::show_all(&plans),
+            Some((namespace, name)) => {
+                let key = (namespace.to_owned(), name.to_owned());
+                match plans.get(&key) {
+                    Some(plan) => fleet::show_one(&key, plan),
+                    None => return text(StatusCode::NOT_FOUND, "there is no such Gateway\n"),
+                }
+            }
+        };
+        let mut answer = text(StatusCode::OK, shown.to_string());
+        let kind = HeaderValue::from_static("application/json");
+        answer.headers_mut().insert(CONTENT_TYPE, kind);
+        answer
     }
 }
 

@@ -7,8 +7,11 @@ use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::{Client, Config};
 use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::admin::{Admin, Health};
@@ -16,6 +19,8 @@ use crate::args::{Args, Election};
 use crate::cluster::Writer;
 use crate::events::Events;
 use crate::external::{Externals, PROBES_MAX};
+use crate::fleet::identity::{self, Cluster, Shown};
+use crate::fleet::{Fleets, server};
 use crate::gateway::Reconciler;
 use crate::gateway::validate::Defaults;
 use crate::leader::{self, Leadership};
@@ -35,17 +40,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let health = Arc::new(Health::default());
-    let admin = Admin::bind(args.admin, Arc::clone(&health), Arc::new(registry)).await;
-    let admin = admin.with_context(|| format!("admin port {}", args.admin))?;
-    info!(address = %admin.local_addr()?, "admin port");
-    let admin = tokio::spawn(admin.serve());
-
     let leadership = match args.election {
         Election::Enabled => Leadership::contested(&identity),
         Election::Disabled => Leadership::alone(),
     };
     let work = Arc::new(Work::default());
-    let reconciler = reconciler(&args, &client, &identity, &leadership, &work);
+    let (shown, certificate, trusted) = certificates();
+    let reconciler = reconciler(&args, &client, &identity, &leadership, &work, trusted);
+    let admin = Admin {
+        health: Arc::clone(&health),
+        registry: Arc::new(registry),
+        fleets: Arc::clone(&reconciler.fleets),
+    };
+    let admin = serve_admin(&args, admin).await?;
+    let managers = managers(&args, &client, &leadership, &reconciler, shown, certificate).await?;
+    let followed = follow_certificate(Arc::clone(&work), Arc::clone(&reconciler));
     let world = &reconciler.world;
     let sink = sink(&work, &reconciler);
     let mut watches = world::start(&client, &args.watch_namespaces, world, &sink);
@@ -80,6 +89,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tokio::select! {
         ((), ()) = async { tokio::join!(elected, worked) } => {}
         () = leader::announce(leadership.clone()) => {}
+        () = managers => {}
+        () = followed => {}
         () = ended => warn!("something did not end in time"),
     }
     admin.abort();
@@ -92,6 +103,7 @@ fn reconciler(
     identity: &str,
     leadership: &Leadership,
     work: &Arc<Work>,
+    trusted: watch::Receiver<Arc<str>>,
 ) -> Arc<Reconciler> {
     let writer = Writer::new(client.clone(), leadership.clone());
     let wake: Wake = {
@@ -101,15 +113,68 @@ fn reconciler(
     let defaults = Defaults {
         data_plane_image: args.data_plane_image.clone(),
         redis_image: args.redis_image.clone(),
+        manager: args.manager(),
     };
+    let world = Arc::new(World::default());
+    let keys = Cluster::new(client.clone());
+    let fleets = Fleets::new(Arc::clone(&world), keys, trusted, Arc::clone(&wake));
     Arc::new(Reconciler::new(
         writer.clone(),
-        Arc::new(World::default()),
+        world,
         defaults,
         Events::new(client.clone(), identity),
         Minder::new(writer, Arc::clone(&wake)),
         Externals::new(wake, PROBES_MAX),
+        Arc::new(fleets),
     ))
+}
+
+async fn serve_admin(args: &Args, admin: Admin) -> anyhow::Result<JoinHandle<()>> {
+    let listener = Admin::bind(args.admin).await;
+    let listener = listener.with_context(|| format!("admin port {}", args.admin))?;
+    info!(address = %listener.local_addr()?, "admin port");
+    Ok(tokio::spawn(admin.serve(listener)))
+}
+
+type Certificate = watch::Receiver<Option<Arc<ServerConfig>>>;
+
+/// What the managers' port shows, and what data planes are told to trust.
+fn certificates() -> (Shown, Certificate, watch::Receiver<Arc<str>>) {
+    let (server, certificate) = watch::channel(None);
+    let (trusted, trusts) = watch::channel(Arc::from(""));
+    (Shown { server, trusted }, certificate, trusts)
+}
+
+/// The port that data planes attend, and what it needs.
+async fn managers(
+    args: &Args,
+    client: &Client,
+    leadership: &Leadership,
+    reconciler: &Arc<Reconciler>,
+    shown: Shown,
+    certificate: Certificate,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let listener = TcpListener::bind(args.fleet).await;
+    let listener = listener.with_context(|| format!("port of data planes {}", args.fleet))?;
+    info!(address = %listener.local_addr()?, "data planes may attend");
+    let fleets = Arc::clone(&reconciler.fleets);
+    let served = server::serve(listener, certificate, Arc::clone(&fleets) as _);
+    let (client, leading) = (client.clone(), leadership.subscribe());
+    let (namespace, lease) = (args.namespace.clone(), args.lease.clone());
+    let kept = leadership.subscribe();
+    Ok(async move {
+        let kept = identity::keep(client, &namespace, &lease, kept, shown);
+        tokio::join!(served, kept, fleets.follow(leading));
+    })
+}
+
+/// Data planes are told of another certificate by their configuration.
+async fn follow_certificate(work: Arc<Work>, reconciler: Arc<Reconciler>) {
+    let mut trusted = reconciler.fleets.watch_trusted();
+    while trusted.changed().await.is_ok() {
+        work.all(&reconciler);
+    }
+    std::future::pending().await
 }
 
 /// A way to the API server, from within a pod or by kubeconfig. Its audit log tells by the identity who of several

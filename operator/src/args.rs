@@ -7,8 +7,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 use http::Uri;
 use tracing_subscriber::EnvFilter;
 
+use crate::fleet::identity;
+
 /// Probes and scrapers come from outside of the pod.
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
+/// Of the Service as well.
+pub const FLEET_PORT: u16 = 8443;
+const FLEET_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), FLEET_PORT);
 const DATA_PLANE_IMAGE: &str = concat!("sluice:", env!("CARGO_PKG_VERSION"));
 
 const REDIS_IMAGE: &str = "valkey/valkey:8.1-alpine";
@@ -68,6 +73,10 @@ pub struct Args {
     #[arg(long, value_name = "ADDR:PORT", env = "SLUICE_ADMIN", default_value_t = ADMIN_DEFAULT)]
     pub admin: SocketAddr,
 
+    /// Where data planes report and are told what to do, over TLS; its Service has the name of the lease and `-manager`
+    #[arg(long, value_name = "ADDR:PORT", env = "SLUICE_FLEET", default_value_t = FLEET_DEFAULT)]
+    pub fleet: SocketAddr,
+
     #[arg(long, value_enum, env = "SLUICE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
@@ -99,6 +108,12 @@ pub enum LogFormat {
 }
 
 impl Args {
+    /// Where data planes find the manager.
+    pub fn manager(&self) -> String {
+        let service = identity::service(&self.lease);
+        format!("https://{service}.{}.svc:{FLEET_PORT}", self.namespace)
+    }
+
     /// Never the same twice: a process that was killed and its successor must not be taken for one.
     pub fn identity(&self) -> String {
         let name = self.identity.as_deref().unwrap_or("sluice-operator");

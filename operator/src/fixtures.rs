@@ -18,11 +18,14 @@ use kube::Client;
 use kube::api::DynamicObject;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tower_service::Service;
 
 use crate::cluster::Writer;
 use crate::events::Events;
 use crate::external::Externals;
+use crate::fleet::Fleets;
+use crate::fleet::identity::Cluster;
 use crate::gateway::Reconciler;
 use crate::gateway::validate::Defaults;
 use crate::kinds::Kind;
@@ -271,6 +274,7 @@ impl Stage {
             events,
             minder,
             Externals::new(Arc::new(|_| {}), 0),
+            fleets(&world, server.client()),
         );
         Self {
             server,
@@ -300,10 +304,23 @@ impl Stage {
     }
 }
 
+/// Managers of nobody: nothing says that this operator leads them.
+fn fleets(world: &Arc<World>, client: Client) -> Arc<Fleets> {
+    let (_, trusted) = watch::channel("TRUSTED".into());
+    let keys = Cluster::new(client);
+    Arc::new(Fleets::new(
+        Arc::clone(world),
+        keys,
+        trusted,
+        Arc::new(|_| {}),
+    ))
+}
+
 pub(crate) fn defaults() -> Defaults {
     Defaults {
         data_plane_image: IMAGE.to_owned(),
         redis_image: "example.com/valkey:8".to_owned(),
+        manager: "https://sluice-manager.sluice-system.svc:8443".to_owned(),
     }
 }
 

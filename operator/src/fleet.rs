@@ -104,7 +104,11 @@ impl Fleets {
             let (fleet, run) = Fleet::start(term, policy.clone());
             let mut tasks = JoinSet::new();
             tasks.spawn(run);
-            tasks.spawn(watch_states(fleet.plans(), key.clone(), Arc::clone(&self.wake)));
+            tasks.spawn(watch_states(
+                fleet.plans(),
+                key.clone(),
+                Arc::clone(&self.wake),
+            ));
             Led {
                 fleet,
                 _tasks: tasks,
@@ -130,7 +134,11 @@ impl Fleets {
         let state = self.state();
         state.term?;
         let plans = state.fleets.iter();
-        Some(plans.map(|(key, led)| (key.clone(), led.fleet.plans().borrow().clone())).collect())
+        Some(
+            plans
+                .map(|(key, led)| (key.clone(), led.fleet.plans().borrow().clone()))
+                .collect(),
+        )
     }
 
     /// Pods that get no new clients although they are ready.
@@ -147,6 +155,10 @@ impl Fleets {
         self.trusted.borrow().clone()
     }
 
+    pub fn watch_trusted(&self) -> watch::Receiver<Arc<str>> {
+        self.trusted.clone()
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,7 +170,10 @@ impl Fleets {
         }
         let led = state.fleets.get(key);
         led.map(|led| led.fleet.clone()).ok_or_else(|| {
-            Refusal::Unknown(format!("there is no Gateway {}/{} that is served", key.0, key.1))
+            Refusal::Unknown(format!(
+                "there is no Gateway {}/{} that is served",
+                key.0, key.1
+            ))
         })
     }
 }
@@ -171,18 +186,22 @@ impl Directory for Fleets {
         let key: Key = (namespace.to_owned(), name.to_owned());
         // Before anything that costs something.
         let fleet = self.find(&key)?;
-        let token = token.ok_or_else(|| Refusal::Unauthenticated("there is no token".to_owned()))?;
+        let token =
+            token.ok_or_else(|| Refusal::Unauthenticated("there is no token".to_owned()))?;
         let bearer = self.keys.bearer(token).await;
         let bearer = bearer.map_err(|refused| Refusal::Unauthenticated(refused.to_string()))?;
         let known = self.world.pods.get(namespace, pod);
         let is_that_pod = known.is_some_and(|known| {
             known.gateway == name && known.component == DATA_PLANE && known.uid == bearer.pod_uid
         });
-        let fits = bearer.namespace == namespace && bearer.service_account == name && bearer.pod == pod;
+        let fits =
+            bearer.namespace == namespace && bearer.service_account == name && bearer.pod == pod;
         if fits && is_that_pod {
             return Ok(fleet);
         }
-        Err(Refusal::Forbidden(format!("the token is not that of {pod}, a pod of {gateway}")))
+        Err(Refusal::Forbidden(format!(
+            "the token is not that of {pod}, a pod of {gateway}"
+        )))
     }
 }
 
@@ -209,8 +228,11 @@ async fn watch_states(mut plans: watch::Receiver<Arc<PlanSummary>>, key: Key, wa
     let mut seen: BTreeMap<PodName, PodState> = BTreeMap::new();
     while plans.changed().await.is_ok() {
         let plan = plans.borrow_and_update().clone();
-        let states: BTreeMap<PodName, PodState> =
-            plan.pods.iter().map(|(name, pod)| (name.clone(), pod.state)).collect();
+        let states: BTreeMap<PodName, PodState> = plan
+            .pods
+            .iter()
+            .map(|(name, pod)| (name.clone(), pod.state))
+            .collect();
         if states != seen {
             seen = states;
             wake(key.clone());
@@ -242,9 +264,17 @@ mod tests {
     fn pods_of_the_youngest_ones_template_are_current() {
         let mut ended = (*pod("d", "three", 9)).clone();
         ended.ended = true;
-        let pods = [pod("a", "one", 1), pod("b", "one", 2), pod("c", "two", 3), Arc::new(ended)];
+        let pods = [
+            pod("a", "one", 1),
+            pod("b", "one", 2),
+            pod("c", "two", 3),
+            Arc::new(ended),
+        ];
         let found = facts(&pods);
-        let current: Vec<_> = found.iter().map(|pod| (&*pod.name, pod.current_revision)).collect();
+        let current: Vec<_> = found
+            .iter()
+            .map(|pod| (&*pod.name, pod.current_revision))
+            .collect();
         assert_eq!(current, [("a", false), ("b", false), ("c", true)]);
     }
 }

@@ -29,6 +29,7 @@ use crate::application;
 use crate::cluster::{WriteError, Writer};
 use crate::events::Events;
 use crate::external::Externals;
+use crate::fleet::{self, Fleets};
 use crate::kinds::Kind;
 use crate::limits::{KUBELET_LAG, RESYNC, RETRY_PENDING, STATUS_INTERVAL};
 use crate::managed::Minder;
@@ -53,6 +54,7 @@ pub struct Reconciler {
     pub events: Events,
     pub minder: Minder,
     pub externals: Externals,
+    pub fleets: Arc<Fleets>,
     pub memory: Mutex<HashMap<Key, Memory>>,
 }
 
@@ -78,10 +80,12 @@ impl Reconciler {
         events: Events,
         minder: Minder,
         externals: Externals,
+        fleets: Arc<Fleets>,
     ) -> Self {
         Self {
             minder,
             externals,
+            fleets,
             writer,
             world,
             references: References::default(),
@@ -133,6 +137,7 @@ impl Reconciler {
         }
         self.minder.forget(key);
         self.externals.forget(key);
+        self.fleets.forget(key);
         let applications = dereference::applications_of(&self.world, key);
         match application::orphaned(&self.writer, key, &applications).await {
             Ok(()) => Outcome::Settled,
@@ -161,6 +166,12 @@ impl Reconciler {
         let running = self.running_config(&snapshot);
         let judgement = validate::validate(&snapshot, &self.defaults, redis, running.as_deref());
         let valid = self.valid(&mut snapshot, &judgement).await?;
+        let trusted = self.fleets.trusted();
+        let valid = valid.map(|valid| Validated { trusted, ..valid });
+        if let Some(valid) = &valid {
+            let policy = fleet::policy(valid, &snapshot.gateway);
+            self.fleets.feed(key, policy, &snapshot.pods);
+        }
         let applied = match &valid {
             Some(valid) if !judgement.paused => Some(self.apply(&snapshot, valid).await?),
             Some(_) | None => None,
@@ -220,7 +231,8 @@ impl Reconciler {
             .await?;
         let revision = revision.map(|revision| revision.data.clone());
         let pinned = revision.as_ref().and_then(build::template_of);
-        let prepared = build::build(valid, &snapshot.pods, pinned);
+        let fenced = self.fleets.fenced(&snapshot.key);
+        let prepared = build::build(valid, &snapshot.pods, &fenced, pinned);
         apply::apply(&self.writer, owner, prepared, &snapshot.live).await
     }
 
@@ -263,6 +275,7 @@ impl Reconciler {
             deployment: deployment.as_ref(),
             redis: self.redis_facts(snapshot, valid),
             selector: selector(&owner),
+            plan: self.fleets.plan(&snapshot.key),
             attached: judgement
                 .applications
                 .iter()

@@ -1,7 +1,7 @@
 //! Makes Kubernetes look like what users wrote: Gateways become pods, Services and endpoints, and say truly how they are.
 //!
 //! `world` shows what there is, `queue` says what to look at, `gateway` looks at one Gateway in five steps, `cluster`
-//! writes, and only while `leader` permits it. Everything that decides is a pure function; `app` puts it together.
+//! writes, and only while `leader` permits it. `fleet` has the managers, which data planes report to. Everything that decides is a pure function; `app` puts it together.
 
 pub mod admin;
 pub mod app;
@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod digest;
 pub mod events;
 pub mod external;
+pub mod fleet;
 pub mod gateway;
 pub mod kinds;
 pub mod leader;

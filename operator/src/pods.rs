@@ -10,6 +10,9 @@ use crate::object::{COMPONENT_LABEL, GATEWAY_LABEL};
 
 /// A kubelet looks at the volumes of a pod that changes, and else about once a minute.
 pub const CONFIG_ANNOTATION: &str = "sluice.dev/config";
+/// A pod that is to be emptied has this annotation with this value, as `kubectl sluice drain` writes it.
+pub const DRAIN_ANNOTATION: &str = "sluice.dev/drain";
+pub const REQUESTED: &str = "requested";
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PodView {
@@ -26,6 +29,12 @@ pub struct PodView {
     pub revision: String,
     pub ips: Vec<IpAddr>,
     pub node: Option<String>,
+    /// Of a data plane: which template of its Deployment it was made from.
+    pub template: String,
+    /// Seconds since 1970; 0: not said.
+    pub created: i64,
+    /// Someone asked for it to be emptied.
+    pub drain: bool,
     /// Digest of the configuration that its kubelet was told of last.
     pub config: String,
     pub ready: bool,
@@ -64,6 +73,12 @@ impl PodView {
             component: label(COMPONENT_LABEL),
             shard: label(SHARD_LABEL).parse().ok(),
             revision: label("controller-revision-hash"),
+            template: label("pod-template-hash"),
+            created: metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(0, |created| created.0.as_second()),
+            drain: annotation(DRAIN_ANNOTATION) == REQUESTED,
             ips: list(pod, "/status/podIPs")
                 .filter_map(|ip| ip["ip"].as_str()?.parse().ok())
                 .collect(),

@@ -32,6 +32,39 @@ pub struct DataPlane {
     /// How a process ends.
     #[serde(default)]
     pub drain: Drain,
+    /// Whether clients are moved from pods that have too many to others. Kubernetes only.
+    #[serde(default, skip_serializing_if = "Rebalance::is_default")]
+    pub rebalance: Rebalance,
+}
+
+/// Whether clients are moved from pods that have too many to others.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Default, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rebalance {
+    /// Steer (the default): new clients go to pods below their share, nobody is moved but by `kubectl sluice rebalance`. Move: a surplus
+    /// that lasts is moved too, by closing clients, which come back elsewhere. Disabled: neither.
+    #[serde(default)]
+    pub mode: RebalanceMode,
+    /// Clients that may be closed per second, for moves and drains of all pods together, from 1 to 10000; unset: 1 % of all, from
+    /// 10 to 500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub moves_per_second: Option<i32>,
+}
+
+impl Rebalance {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whether clients are moved.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+pub enum RebalanceMode {
+    #[default]
+    Steer,
+    Move,
+    Disabled,
 }
 
 /// How many pods there are.

@@ -37,6 +37,14 @@ pub struct GatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub ready: Option<String>,
+    /// Clients that are connected, of pods that report; two digits of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub connections: Option<i64>,
+    /// How long the oldest request waits that is to be delivered, as in 2.3s; absent where none waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub delay: Option<String>,
     /// Image of the data plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]

@@ -104,6 +104,7 @@ impl Orders {
             let grant = Grant {
                 per_minute: share.per_minute,
                 until: end(share.lease),
+                safe_from: end(share.lease) + share.lease.min(LEASE_MAX),
                 safe_per_minute: share.safe_per_minute,
             };
             self.grants.insert(share.key, grant);

@@ -1,5 +1,7 @@
-//! Which part of a limit this data plane may use, and why: a lease while it lasts, then the safe rate, and something small before
-//! anything was heard. Pure.
+//! Which part of a limit this data plane may use, and why: a lease while it lasts, then for as long again the lower one of that and the safe
+//! rate, then the safe rate; and something small where nothing was ever heard. Pure.
+//!
+//! The time in between is the manager's, to lower others in before this one rises to its safe rate.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use sluice_proto::fleet::{CapKey, Version};
 
-/// A data plane that never heard of a manager sends nothing under a cap for so long: those that are there have to notice first
-/// that it takes its part.
-pub const BOOT_SILENCE: Duration = Duration::from_secs(5);
+/// A data plane that never heard of a manager sends nothing under a cap for so long. The manager hears of it from Kubernetes: within this
+/// time all leases have ended that leave it no part.
+pub const BOOT_SILENCE: Duration = Duration::from_secs(20);
 /// Afterwards it may use this part of what would be its part if as many as can be were there: others may just have left theirs.
 const BOOT_DIVISOR: f64 = 2.0;
 
@@ -19,6 +21,8 @@ pub struct Grant {
     pub per_minute: f64,
     /// End of the lease.
     pub until: Instant,
+    /// After which the safe rate may be used even where it is higher.
+    pub safe_from: Instant,
     /// What is allowed afterwards, until something else is heard.
     pub safe_per_minute: f64,
 }
@@ -73,16 +77,23 @@ pub fn in_force(boot: Option<Boot>, grant: Option<Grant>, cap: f64, now: Instant
     };
     if let Some(grant) = grant {
         let safe_per_minute = grant.safe_per_minute.min(cap);
-        let leased = now < grant.until;
+        let per_minute = grant.per_minute.min(cap);
+        let (per_minute, why, until) = if now < grant.until {
+            (per_minute, Why::Lease, Some(grant.until))
+        } else if now < grant.safe_from {
+            (
+                per_minute.min(safe_per_minute),
+                Why::Safe,
+                Some(grant.safe_from),
+            )
+        } else {
+            (safe_per_minute, Why::Safe, None)
+        };
         return InForce {
-            per_minute: if leased {
-                grant.per_minute.min(cap)
-            } else {
-                safe_per_minute
-            },
+            per_minute,
             safe_per_minute,
-            why: if leased { Why::Lease } else { Why::Safe },
-            until: leased.then_some(grant.until),
+            why,
+            until,
         };
     }
     let silent_until = boot.since + BOOT_SILENCE;
@@ -135,6 +146,7 @@ mod tests {
             Some(Grant {
                 per_minute,
                 until: start + 15 * SECOND,
+                safe_from: start + 30 * SECOND,
                 safe_per_minute,
             })
         };
@@ -142,9 +154,9 @@ mod tests {
         let cases = [
             (None, None, 0.0, 600.0, Why::Configured, None),
             (None, grant(7.0, 3.0), 0.0, 600.0, Why::Configured, None),
-            (boot, None, 0.0, 0.0, Why::Boot, Some(5.0)),
-            (boot, None, 4.999, 0.0, Why::Boot, Some(5.0)),
-            (boot, None, 5.0, 75.0, Why::Boot, None),
+            (boot, None, 0.0, 0.0, Why::Boot, Some(20.0)),
+            (boot, None, 19.999, 0.0, Why::Boot, Some(20.0)),
+            (boot, None, 20.0, 75.0, Why::Boot, None),
             (boot, None, 9_999.0, 75.0, Why::Boot, None),
             (
                 boot,
@@ -162,7 +174,17 @@ mod tests {
                 Why::Lease,
                 Some(15.0),
             ),
-            (boot, grant(450.0, 150.0), 15.0, 150.0, Why::Safe, None),
+            (
+                boot,
+                grant(450.0, 150.0),
+                15.0,
+                150.0,
+                Why::Safe,
+                Some(30.0),
+            ),
+            // What is higher has to wait.
+            (boot, grant(30.0, 150.0), 29.9, 30.0, Why::Safe, Some(30.0)),
+            (boot, grant(30.0, 150.0), 30.0, 150.0, Why::Safe, None),
             (boot, grant(450.0, 150.0), 9_999.0, 150.0, Why::Safe, None),
             // A lease of nothing is one, and a part is never more than the whole.
             (boot, grant(0.0, 150.0), 1.0, 0.0, Why::Lease, Some(15.0)),
@@ -174,7 +196,7 @@ mod tests {
                 Why::Lease,
                 Some(15.0),
             ),
-            (boot, grant(900.0, 700.0), 20.0, 600.0, Why::Safe, None),
+            (boot, grant(900.0, 700.0), 30.0, 600.0, Why::Safe, None),
         ];
         for (boot, grant, at_s, per_minute, why, until_s) in cases {
             let now = start + Duration::from_secs_f64(at_s);

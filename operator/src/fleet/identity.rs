@@ -44,7 +44,13 @@ pub struct Shown {
 }
 
 /// Reads the Secret, for as long as the process lives; makes and renews it while this operator leads.
-pub async fn keep(client: Client, namespace: &str, lease: &str, mut leading: watch::Receiver<bool>, shown: Shown) {
+pub async fn keep(
+    client: Client,
+    namespace: &str,
+    lease: &str,
+    mut leading: watch::Receiver<bool>,
+    shown: Shown,
+) {
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
     let name = secret_name(lease);
     let service = service(lease);
@@ -57,13 +63,17 @@ pub async fn keep(client: Client, namespace: &str, lease: &str, mut leading: wat
     loop {
         let leads = *leading.borrow_and_update();
         let looked = timeout(REQUEST_TIMEOUT, look(&secrets, &name, &names, leads)).await;
-        let looked = looked.unwrap_or_else(|_| Err(anyhow!("no answer within {REQUEST_TIMEOUT:?}")));
+        let looked =
+            looked.unwrap_or_else(|_| Err(anyhow!("no answer within {REQUEST_TIMEOUT:?}")));
         let pause = match looked {
             Ok(Some(identity)) => {
                 if last.as_ref() != Some(&identity) {
                     match show(&identity, &shown) {
                         Ok(()) => info!("the manager's certificate is in use"),
-                        Err(failure) => warn!(failure = format!("{failure:#}"), "the manager's certificate cannot be used"),
+                        Err(failure) => warn!(
+                            failure = format!("{failure:#}"),
+                            "the manager's certificate cannot be used"
+                        ),
                     }
                     last = Some(identity);
                 }
@@ -72,7 +82,11 @@ pub async fn keep(client: Client, namespace: &str, lease: &str, mut leading: wat
             // The leader makes it in a moment.
             Ok(None) => RETRY,
             Err(failure) => {
-                warn!(failure = format!("{failure:#}"), secret = name, "the manager's certificate is not kept");
+                warn!(
+                    failure = format!("{failure:#}"),
+                    secret = name,
+                    "the manager's certificate is not kept"
+                );
                 RETRY
             }
         };
@@ -94,15 +108,24 @@ async fn look(
     if !leads {
         return Ok(known);
     }
-    let renewed = Identity::renewed(known.clone(), names, unix_s()).context("no certificate can be made")?;
+    let renewed =
+        Identity::renewed(known.clone(), names, unix_s()).context("no certificate can be made")?;
     if known.as_ref() == Some(&renewed) {
         return Ok(known);
     }
     let how = PostParams::default();
     let written = match found {
-        None => secrets.create(&how, &secret(ObjectMeta::default(), name, &renewed)).await,
+        None => {
+            secrets
+                .create(&how, &secret(ObjectMeta::default(), name, &renewed))
+                .await
+        }
         // By its version: whoever was faster has made one that is as good.
-        Some(found) => secrets.replace(name, &how, &secret(found.metadata, name, &renewed)).await,
+        Some(found) => {
+            secrets
+                .replace(name, &how, &secret(found.metadata, name, &renewed))
+                .await
+        }
     };
     match written {
         Ok(_) => Ok(Some(renewed)),
@@ -113,13 +136,19 @@ async fn look(
 
 fn secret(metadata: ObjectMeta, name: &str, identity: &Identity) -> Secret {
     let document = serde_json::to_vec(identity).unwrap_or_default();
-    let data = [(DOCUMENT, document), (TRUSTED, identity.trusted().into_bytes())];
+    let data = [
+        (DOCUMENT, document),
+        (TRUSTED, identity.trusted().into_bytes()),
+    ];
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             ..metadata
         },
-        data: Some(data.map(|(key, bytes)| (key.to_owned(), ByteString(bytes))).into()),
+        data: Some(
+            data.map(|(key, bytes)| (key.to_owned(), ByteString(bytes)))
+                .into(),
+        ),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     }
@@ -133,11 +162,16 @@ fn identity_of(secret: &Secret) -> Option<Identity> {
 fn show(identity: &Identity, shown: &Shown) -> anyhow::Result<()> {
     let (certificate, key) = identity.server();
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|wrong| anyhow!("{wrong:?}"))?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|wrong| anyhow!("{wrong:?}"))?;
+    let chain = chain
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|wrong| anyhow!("{wrong:?}"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|wrong| anyhow!("{wrong:?}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider);
-    let config = config.with_safe_default_protocol_versions()?.with_no_client_auth();
+    let config = config
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth();
     let mut config = config.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     shown.server.send_replace(Some(Arc::new(config)));
@@ -165,7 +199,7 @@ impl Cluster {
         }
     }
 
-    pub async fn bearer(&self, token: &str) -> Result<Bearer, Refused> {
+    pub(super) async fn bearer(&self, token: &str) -> Result<Bearer, Refused> {
         let mut read = self.read.lock().await;
         let verified = tokens::verify(token, &read.keys, unix_s());
         let may_read = read.at.is_none_or(|at| at.elapsed() >= KEYS_APART);
@@ -175,7 +209,10 @@ impl Cluster {
         read.at = Some(Instant::now());
         match timeout(REQUEST_TIMEOUT, self.keys()).await {
             Ok(Ok(keys)) => read.keys = keys,
-            Ok(Err(failure)) => warn!(failure = format!("{failure:#}"), "the cluster's keys cannot be read"),
+            Ok(Err(failure)) => warn!(
+                failure = format!("{failure:#}"),
+                "the cluster's keys cannot be read"
+            ),
             Err(_) => warn!("the cluster's keys cannot be read in time"),
         }
         tokens::verify(token, &read.keys, unix_s())
@@ -195,12 +232,15 @@ impl Cluster {
             let request = Request::get(path).body(Vec::new())?;
             anyhow::Ok(self.client.request_text(request).await?)
         };
-        let discovery: Discovery = serde_json::from_str(&ask("/.well-known/openid-configuration").await?)?;
+        let discovery: Discovery =
+            serde_json::from_str(&ask("/.well-known/openid-configuration").await?)?;
         let set: Set = serde_json::from_str(&ask("/openid/v1/jwks").await?)?;
         let keys = set.keys.into_iter();
         Ok(Keys {
             issuer: discovery.issuer,
-            keys: keys.filter_map(|key| serde_json::from_value::<Key>(key).ok()).collect(),
+            keys: keys
+                .filter_map(|key| serde_json::from_value::<Key>(key).ok())
+                .collect(),
         })
     }
 }

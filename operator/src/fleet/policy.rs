@@ -7,10 +7,10 @@ use sluice_crds::gateway::{RebalanceMode, Steering};
 use sluice_manager::{Policy, Rebalance, Scaling, ScalingMode};
 
 use crate::gateway::build::Validated;
+use crate::pods::REQUESTED;
 
 /// `kubectl sluice rebalance` asks for moves by it, where they are not made all the time.
-pub const REBALANCE: &str = "sluice.dev/rebalance";
-pub const REQUESTED: &str = "requested";
+pub(super) const REBALANCE: &str = "sluice.dev/rebalance";
 
 /// Until what carries new connections has learnt of an endpoint's change.
 const FENCE_DELAY: Duration = Duration::from_secs(15);
@@ -40,7 +40,7 @@ pub fn policy(valid: &Validated, gateway: &DynamicObject) -> Policy {
             _ if is_asked => Rebalance::Move,
             RebalanceMode::Steer => Rebalance::Steer,
             RebalanceMode::Move => Rebalance::Move,
-            RebalanceMode::Off => Rebalance::Off,
+            RebalanceMode::Disabled => Rebalance::Off,
         },
         moves_per_second: rebalance.moves_per_second.map(f64::from),
         fence_delay: FENCE_DELAY,

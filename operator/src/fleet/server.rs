@@ -65,7 +65,12 @@ pub async fn serve(
 
 type Service = sluice_proto::fleet_wire::fleet_server::FleetServer<grpc::Streams>;
 
-async fn connection(stream: TcpStream, config: Arc<ServerConfig>, service: Service, handshakes: &Semaphore) {
+async fn connection(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    service: Service,
+    handshakes: &Semaphore,
+) {
     let shaken = async {
         let _one = handshakes.acquire().await.ok()?;
         stream.set_nodelay(true).ok()?;

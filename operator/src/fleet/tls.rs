@@ -24,12 +24,12 @@ const SERVER_RENEWED: u64 = 30 * DAY;
 const BACKDATED: u64 = 60 * 60;
 
 /// How often it is looked at whether something is due.
-pub const LOOKED_AT: Duration = Duration::from_secs(60 * 60);
+pub(super) const LOOKED_AT: Duration = Duration::from_secs(60 * 60);
 
 /// What the Secret keeps. Times are seconds since 1970.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Identity {
+pub(super) struct Identity {
     authority: Authority,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next: Option<Authority>,
@@ -59,7 +59,7 @@ struct Server {
 
 impl Identity {
     /// What is due now, done: the same identity when nothing is.
-    pub fn renewed(
+    pub(super) fn renewed(
         known: Option<Self>,
         names: &[String],
         now: u64,
@@ -92,14 +92,18 @@ impl Identity {
     }
 
     /// The certificates that data planes trust.
-    pub fn trusted(&self) -> String {
+    pub(super) fn trusted(&self) -> String {
         let next = self.next.as_ref().map(|next| next.certificate.as_str());
-        let all = [Some(self.authority.certificate.as_str()), next, self.former.as_deref()];
+        let all = [
+            Some(self.authority.certificate.as_str()),
+            next,
+            self.former.as_deref(),
+        ];
         all.into_iter().flatten().collect()
     }
 
     /// Certificate and private key of the server, both PEM.
-    pub fn server(&self) -> (&str, &str) {
+    pub(super) fn server(&self) -> (&str, &str) {
         (&self.server.certificate, &self.server.key)
     }
 }
@@ -118,11 +122,16 @@ impl Authority {
     }
 
     fn sign(&self, names: &[String], now: u64) -> Result<Server, rcgen::Error> {
-        let issuer = Issuer::new(authority_params(self.since, self.until)?, KeyPair::from_pem(&self.key)?);
+        let issuer = Issuer::new(
+            authority_params(self.since, self.until)?,
+            KeyPair::from_pem(&self.key)?,
+        );
         let key = KeyPair::generate()?;
         let until = (now + SERVER_LASTS).min(self.until);
         let mut params = CertificateParams::new(names.to_vec())?;
-        params.distinguished_name.push(DnType::CommonName, "sluice manager");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "sluice manager");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         valid(&mut params, now, until);

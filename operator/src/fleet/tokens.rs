@@ -19,16 +19,16 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// The cluster's keys, and who signs with them.
 #[derive(Debug, Clone, Default)]
-pub struct Keys {
-    pub issuer: String,
-    pub keys: Vec<Key>,
+pub(super) struct Keys {
+    pub(super) issuer: String,
+    pub(super) keys: Vec<Key>,
 }
 
 /// A public key, as in RFC 7517.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Key {
+pub(super) struct Key {
     #[serde(default)]
-    pub kid: String,
+    pub(super) kid: String,
     kty: String,
     #[serde(default)]
     n: String,
@@ -44,16 +44,16 @@ pub struct Key {
 
 /// The pod that a token is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bearer {
-    pub namespace: String,
-    pub pod: String,
-    pub pod_uid: String,
-    pub service_account: String,
+pub(super) struct Bearer {
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    pub(super) pod_uid: String,
+    pub(super) service_account: String,
 }
 
 /// Why a token does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub(super) enum Refused {
     #[error("the token is none")]
     Malformed,
     /// Keys may have changed since they were read.
@@ -120,7 +120,7 @@ struct Named {
 }
 
 /// `now`: seconds since 1970.
-pub fn verify(token: &str, keys: &Keys, now: u64) -> Result<Bearer, Refused> {
+pub(super) fn verify(token: &str, keys: &Keys, now: u64) -> Result<Bearer, Refused> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(Refused::Malformed);
     }
@@ -274,9 +274,18 @@ mod tests {
             ("a.b.c".to_owned(), Refused::Malformed),
             ("x".repeat(20_000), Refused::Malformed),
             (Signer::new().sign(&header(), &claims()), Refused::Signature),
-            (signer.sign(&json!({"alg": "ES256", "kid": "other"}), &claims()), Refused::UnknownKey),
-            (signer.sign(&json!({"alg": "none", "kid": "k"}), &claims()), Refused::UnknownKey),
-            (signer.sign(&json!({"alg": "RS256", "kid": "k"}), &claims()), Refused::UnknownKey),
+            (
+                signer.sign(&json!({"alg": "ES256", "kid": "other"}), &claims()),
+                Refused::UnknownKey,
+            ),
+            (
+                signer.sign(&json!({"alg": "none", "kid": "k"}), &claims()),
+                Refused::UnknownKey,
+            ),
+            (
+                signer.sign(&json!({"alg": "RS256", "kid": "k"}), &claims()),
+                Refused::UnknownKey,
+            ),
             (with("/iss", json!("https://other")), Refused::Issuer),
             (with("/aud", json!("api")), Refused::Audience),
             (with("/aud", json!(["api"])), Refused::Audience),

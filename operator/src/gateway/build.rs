@@ -13,6 +13,7 @@ mod service;
 mod service_account;
 mod slices;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sluice_crds::config::GatewayConfig;
@@ -38,6 +39,10 @@ pub struct Validated {
     pub default_image: String,
     /// What `sluice.dev/restartedAt` says: another value replaces all pods.
     pub restarted_at: Option<String>,
+    /// Where data planes find the manager, as in `https://sluice-manager.sluice-system.svc:8443`.
+    pub manager: String,
+    /// The certificates by which they know it; empty while there are none.
+    pub trusted: Arc<str>,
     /// Of the Redis that the operator runs, apart from the data plane.
     pub redis: Vec<Object>,
 }
@@ -67,10 +72,11 @@ pub fn config_digest(wanted: &Validated) -> String {
     config::digest(wanted)
 }
 
-/// `pinned` is the pod template that was made for the same wishes before.
+/// `fenced` are pods that are to get no new connections. `pinned` is the pod template that was made for the same wishes before.
 pub fn build(
     wanted: &Validated,
     pods: &[Arc<PodView>],
+    fenced: &BTreeSet<String>,
     pinned: Option<&serde_json::Value>,
 ) -> Prepared {
     let owner = &wanted.owner;
@@ -87,7 +93,7 @@ pub fn build(
         redis: wanted.redis.clone(),
         deployment: deployment::build(wanted, template),
         service: service::build(wanted),
-        slices: slices::build(wanted, pods),
+        slices: slices::build(wanted, pods, fenced),
     }
 }
 

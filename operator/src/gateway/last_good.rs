@@ -100,6 +100,8 @@ fn restore(snapshot: &Snapshot, defaults: &validate::Defaults) -> Option<Validat
         replicas,
         default_image: defaults.data_plane_image.clone(),
         restarted_at: validate::restarted_at(snapshot),
+        manager: defaults.manager.clone(),
+        trusted: Arc::default(),
         redis: Vec::new(),
         spec,
     })

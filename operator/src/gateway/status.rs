@@ -1,6 +1,7 @@
 //! Fifth step: what is true of a Gateway, in words for people and programs. A pure function.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
@@ -10,6 +11,7 @@ use sluice_crds::conditions::{
 };
 use sluice_crds::gateway::{GatewayStatus, RedisStatus};
 use sluice_crds::problem::{Problem, Reason};
+use sluice_manager::PlanSummary;
 
 use super::apply::Applied;
 use crate::external::Told;
@@ -37,6 +39,8 @@ pub struct Facts<'a> {
     pub redis: RedisFacts,
     pub selector: String,
     pub attached: usize,
+    /// What the manager sees; `None`: nothing yet.
+    pub plan: Option<Arc<PlanSummary>>,
 }
 
 /// What is known of Redis.
@@ -70,6 +74,8 @@ pub fn status(facts: &Facts<'_>, former: &GatewayStatus, now: &Time) -> GatewayS
         ready_replicas: ready,
         wanted_replicas: wanted,
         ready: Some(format!("{ready}/{wanted}")),
+        connections: facts.plan.as_ref().map(|plan| rounded(plan.connections)),
+        delay: facts.plan.as_ref().and_then(|plan| delay(plan.oldest)),
         image: facts.deployment.and_then(image).map(str::to_owned),
         redis: match &facts.redis {
             RedisFacts::Managed { status, .. } => Some(status.clone()),
@@ -82,6 +88,25 @@ pub fn status(facts: &Facts<'_>, former: &GatewayStatus, now: &Time) -> GatewayS
 fn count(pods: &[Arc<PodView>], what: impl Fn(&PodView) -> bool) -> i32 {
     let count = pods.iter().filter(|pod| what(pod)).count();
     i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// Two digits: more would be another status every second.
+fn rounded(count: u64) -> i64 {
+    let mut unit = 1;
+    while count / unit >= 100 {
+        unit *= 10;
+    }
+    i64::try_from((count + unit / 2) / unit * unit).unwrap_or(i64::MAX)
+}
+
+fn delay(oldest: Duration) -> Option<String> {
+    const SHOWN_MIN: Duration = Duration::from_millis(100);
+    let seconds = oldest.as_secs_f64();
+    match oldest {
+        short if short < SHOWN_MIN => None,
+        _ if seconds < 10.0 => Some(format!("{seconds:.1}s")),
+        _ => Some(format!("{}s", rounded(oldest.as_secs()))),
+    }
 }
 
 fn image(deployment: &Value) -> Option<&str> {

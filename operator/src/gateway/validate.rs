@@ -31,6 +31,8 @@ pub struct Defaults {
     /// Of gateways that name none.
     pub data_plane_image: String,
     pub redis_image: String,
+    /// Where data planes find the manager.
+    pub manager: String,
 }
 
 /// What became of a Gateway and its Applications.
@@ -92,6 +94,8 @@ pub fn validate(
             replicas,
             default_image: defaults.data_plane_image.clone(),
             restarted_at: restarted_at(snapshot),
+            manager: defaults.manager.clone(),
+            trusted: Arc::default(),
             redis,
             spec,
         });

@@ -12,6 +12,8 @@ use crate::object::{DATA_PLANE, Object};
 
 /// The spec that the configuration was made from, for operators that begin while there is a wrong one.
 pub const ACCEPTED_SPEC: &str = "sluice.dev/accepted-spec";
+/// Certificates by which data planes know the manager, beside the configuration: what replaces them is seen without a restart.
+pub(super) const TRUSTED_FILE: &str = "manager-ca.crt";
 /// All annotations of an object together may have 256 KiB. What is longer is not kept.
 const SPEC_BYTES_MAX: usize = 192 * 1024;
 
@@ -28,6 +30,9 @@ pub(super) fn build(wanted: &Validated) -> (Object, Object) {
     let secret = json!({"type": "Opaque", "data": secrets});
     let mut data = Map::new();
     data.insert(CONFIG_FILE.to_owned(), encoded.document.into());
+    if !wanted.trusted.is_empty() {
+        data.insert(TRUSTED_FILE.to_owned(), (*wanted.trusted).into());
+    }
     let config_map = json!({"data": data});
     let secret = Object::new(Kind::Secret, owner, DATA_PLANE, &name, secret);
     let mut config_map = Object::new(Kind::ConfigMap, owner, DATA_PLANE, &name, config_map);

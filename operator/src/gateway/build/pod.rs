@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sluice_crds::gateway::{Amounts, Resources};
 
 use super::{Validated, config};
+use crate::fleet::AUDIENCE;
 use crate::gateway::overlay;
 use crate::object::{DATA_PLANE, Owner};
 
@@ -18,6 +19,10 @@ pub const ADMIN_PORT: u16 = 8081;
 
 /// Of the image. Volumes belong to its group.
 const USER: i64 = 65532;
+/// By which the manager knows the pod, and nobody else does.
+const TOKEN_FOLDER: &str = "/var/run/secrets/sluice";
+const TOKEN_FILE: &str = "token";
+const TOKEN_LASTS_S: u32 = 3600;
 /// Until every node sends new connections elsewhere.
 const LEAVING_S: u64 = 3;
 /// To close what is left after the drain.
@@ -77,6 +82,11 @@ fn spec(wanted: &Validated) -> Value {
             {"name": "config", "configMap": {"name": name}},
             {"name": "secrets", "secret": {"secretName": name}},
             {"name": "data", "emptyDir": {}},
+            {"name": "token", "projected": {"sources": [{"serviceAccountToken": {
+                "audience": AUDIENCE,
+                "expirationSeconds": TOKEN_LASTS_S,
+                "path": TOKEN_FILE,
+            }}]}},
         ],
     })
 }
@@ -114,6 +124,14 @@ fn container(wanted: &Validated) -> Value {
             // Probes and scrapers come from outside of the pod.
             {"name": "SLUICE_ADMIN", "value": format!("0.0.0.0:{ADMIN_PORT}")},
             {"name": "SLUICE_LOG_FORMAT", "value": "json"},
+            {"name": "SLUICE_MANAGER", "value": wanted.manager},
+            {"name": "SLUICE_MANAGER_CA", "value": format!("/etc/sluice/config/{}", config::TRUSTED_FILE)},
+            {"name": "SLUICE_MANAGER_TOKEN", "value": format!("{TOKEN_FOLDER}/{TOKEN_FILE}")},
+            {"name": "SLUICE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "CPU_REQUEST_MILLICORES", "valueFrom": {
+                "resourceFieldRef": {"containerName": CONTAINER, "resource": "requests.cpu", "divisor": "1m"},
+            }},
+            {"name": "SLUICE_CPU_REQUEST", "value": "$(CPU_REQUEST_MILLICORES)m"},
         ],
         "ports": ports,
         "startupProbe": probe("/livez", 1, 2, 120),
@@ -130,6 +148,7 @@ fn container(wanted: &Validated) -> Value {
             {"name": "config", "mountPath": "/etc/sluice/config", "readOnly": true},
             {"name": "secrets", "mountPath": "/etc/sluice/secrets", "readOnly": true},
             {"name": "data", "mountPath": "/var/lib/sluice"},
+            {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": true},
         ],
     })
 }

@@ -3,7 +3,7 @@
 //! A pod that ends stays in as terminating: so no data path cuts the connections it still has. Slices are changed in place;
 //! a pod is always in the same one, so that one pod's change is one write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,7 +21,12 @@ pub const SLICE_MANAGER: &str = "sluice-operator";
 /// which does not fill them evenly.
 const PODS_PER_SLICE: usize = 64;
 
-pub(super) fn build(wanted: &Validated, pods: &[Arc<PodView>]) -> Vec<Object> {
+/// `fenced`: pods that are to get no new connections, and keep those they have.
+pub(super) fn build(
+    wanted: &Validated,
+    pods: &[Arc<PodView>],
+    fenced: &BTreeSet<String>,
+) -> Vec<Object> {
     if wanted.spec.service.steering == Steering::Disabled {
         return Vec::new();
     }
@@ -40,7 +45,8 @@ pub(super) fn build(wanted: &Validated, pods: &[Arc<PodView>]) -> Vec<Object> {
                 IpAddr::V6(_) => "IPv6",
             };
             let slice = slices.entry((family, number(&pod.name, count)));
-            slice.or_default().push(endpoint(pod, *ip));
+            let endpoint = endpoint(pod, *ip, fenced.contains(&pod.name));
+            slice.or_default().push(endpoint);
         }
     }
     slices
@@ -62,13 +68,15 @@ fn slice(wanted: &Validated, family: &str, number: usize, endpoints: &[Value]) -
         .label("endpointslice.kubernetes.io/managed-by", SLICE_MANAGER)
 }
 
-fn endpoint(pod: &PodView, ip: IpAddr) -> Value {
+/// To terminate is how an endpoint says that it takes nothing new: one that goes would be cut off by some data paths.
+fn endpoint(pod: &PodView, ip: IpAddr, fenced: bool) -> Value {
+    let leaving = pod.terminating || (fenced && pod.ready);
     let mut endpoint = json!({
         "addresses": [ip.to_string()],
         "conditions": {
-            "ready": pod.ready && !pod.terminating,
+            "ready": pod.ready && !leaving,
             "serving": pod.ready,
-            "terminating": pod.terminating,
+            "terminating": leaving,
         },
         "targetRef": {
             "kind": "Pod",

@@ -72,7 +72,7 @@ fn gateways_consist_of_what_is_recorded() {
         let mut ending = pod("g-b", "10.0.0.2");
         ending.terminating = true;
         let pods = [pod("g-a", "10.0.0.1"), ending].map(Arc::new);
-        let out = documents(build(&wanted, &pods, None));
+        let out = documents(build(&wanted, &pods, &BTreeSet::new(), None));
         assert!(
             !out.contains("hidden"),
             "secrets are in base64 only:\n{out}"
@@ -150,8 +150,8 @@ fn a_pod_stays_in_its_slice() {
         };
         slices.iter().position(of)
     };
-    let before = slices::build(&wanted, &pods(200));
-    let after = slices::build(&wanted, &pods(201));
+    let before = slices::build(&wanted, &pods(200), &BTreeSet::new());
+    let after = slices::build(&wanted, &pods(201), &BTreeSet::new());
     assert_eq!((before.len(), after.len()), (4, 4));
     for n in 0..200 {
         let name = format!("g-{n}");

@@ -38,6 +38,7 @@ fn facts<'a>(pods: &'a [Arc<PodView>], deployment: &'a Value) -> Facts<'a> {
         redis: RedisFacts::External { told: None },
         selector: "a=b".to_owned(),
         attached: 0,
+        plan: None,
     }
 }
 
