@@ -105,6 +105,7 @@ impl Orders {
                 per_minute: share.per_minute,
                 until: end(share.lease),
                 safe_per_minute: share.safe_per_minute,
+                safe_from: end(share.lease) + share.lease.min(LEASE_MAX),
             };
             self.grants.insert(share.key, grant);
         }

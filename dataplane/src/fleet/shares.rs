@@ -1,5 +1,8 @@
 //! Which part of a limit this data plane may use, and why: a lease while it lasts, then the safe rate, and something small before
 //! anything was heard. Pure.
+//!
+//! A safe rate above the leased one is not for the moment at which the lease ends: some may still use what is to make room for
+//! it. It is there when as much time again has gone by.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +24,8 @@ pub struct Grant {
     pub until: Instant,
     /// What is allowed afterwards, until something else is heard.
     pub safe_per_minute: f64,
+    /// Before this no more than the leased rate.
+    pub safe_from: Instant,
 }
 
 /// What holds for caps of which the manager never said anything.
@@ -73,16 +78,19 @@ pub fn in_force(boot: Option<Boot>, grant: Option<Grant>, cap: f64, now: Instant
     };
     if let Some(grant) = grant {
         let safe_per_minute = grant.safe_per_minute.min(cap);
-        let leased = now < grant.until;
+        let leased_per_minute = grant.per_minute.min(cap);
+        let (per_minute, why, until) = if now < grant.until {
+            (leased_per_minute, Why::Lease, Some(grant.until))
+        } else if now < grant.safe_from && leased_per_minute < safe_per_minute {
+            (leased_per_minute, Why::Safe, Some(grant.safe_from))
+        } else {
+            (safe_per_minute, Why::Safe, None)
+        };
         return InForce {
-            per_minute: if leased {
-                grant.per_minute.min(cap)
-            } else {
-                safe_per_minute
-            },
+            per_minute,
             safe_per_minute,
-            why: if leased { Why::Lease } else { Why::Safe },
-            until: leased.then_some(grant.until),
+            why,
+            until,
         };
     }
     let silent_until = boot.since + BOOT_SILENCE;
@@ -136,6 +144,7 @@ mod tests {
                 per_minute,
                 until: start + 15 * SECOND,
                 safe_per_minute,
+                safe_from: start + 30 * SECOND,
             })
         };
         // Boot, grant, seconds; what is in force of 600, why, and until which second.
@@ -164,6 +173,9 @@ mod tests {
             ),
             (boot, grant(450.0, 150.0), 15.0, 150.0, Why::Safe, None),
             (boot, grant(450.0, 150.0), 9_999.0, 150.0, Why::Safe, None),
+            (boot, grant(50.0, 150.0), 14.9, 50.0, Why::Lease, Some(15.0)),
+            (boot, grant(50.0, 150.0), 15.0, 50.0, Why::Safe, Some(30.0)),
+            (boot, grant(50.0, 150.0), 30.0, 150.0, Why::Safe, None),
             // A lease of nothing is one, and a part is never more than the whole.
             (boot, grant(0.0, 150.0), 1.0, 0.0, Why::Lease, Some(15.0)),
             (

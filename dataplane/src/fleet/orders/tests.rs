@@ -194,7 +194,7 @@ proptest! {
         let start = Instant::now();
         let mut now = start + 100 * SECOND;
         let mut orders = Orders::new(boot(start));
-        let mut latest: Option<(Version, Instant, u32, u32)> = None;
+        let mut latest: Option<(Version, Instant, Instant, u32, u32)> = None;
         for (pause_s, term, generation, ago_s, rate, lease_s, safe) in all {
             now += Duration::from_secs(pause_s);
             let sent = ago_s.map(|s| now - Duration::from_secs(s));
@@ -207,16 +207,23 @@ proptest! {
             prop_assert_eq!(taken.is_ok(), counts);
             if counts {
                 let until = sent.map_or(now, |sent| sent + Duration::from_secs(lease_s));
-                latest = Some((version(term, generation), until, rate, safe));
+                let safe_from = until + Duration::from_secs(lease_s);
+                latest = Some((version(term, generation), until, safe_from, rate, safe));
                 // A doubled one does no harm.
                 let once = orders.clone();
                 orders.take(next, sent, now).unwrap();
                 prop_assert_eq!(&once, &orders);
             }
         }
-        let (_, until, rate, safe) = latest.unwrap();
+        let (_, until, safe_from, rate, safe) = latest.unwrap();
         let look = now + Duration::from_secs(look_s);
-        let expected = if look < until { rate } else { safe };
+        let expected = if look < until {
+            rate
+        } else if look < safe_from {
+            rate.min(safe)
+        } else {
+            safe
+        };
         prop_assert_eq!(allowed(&orders, look).0, f64::from(expected));
     }
 }

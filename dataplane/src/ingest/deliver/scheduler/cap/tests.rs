@@ -18,6 +18,7 @@ fn part(start: Instant, per_minute: f64, until: Instant, safe_per_minute: f64) -
             per_minute,
             until,
             safe_per_minute,
+            safe_from: until,
         }),
     }
 }

@@ -17,6 +17,7 @@ fn rates(start: Instant, grants: &[(CapKey, f64, Instant, f64)]) -> Arc<Rates> {
                 per_minute: *per_minute,
                 until: *until,
                 safe_per_minute: *safe_per_minute,
+                safe_from: *until,
             };
             (key.clone(), grant)
         });
