@@ -15,10 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sluice_crds::config::GatewayConfig;
 use sluice_crds::config_file;
-use sluice_manager::Fleet;
-use sluice_manager::PodFacts;
 use sluice_manager::grpc::{self, Directory, Refusal};
-use sluice_manager::{Policy, Rebalance, Scaling, ScalingMode};
+use sluice_manager::{Fleet, PodFacts, Policy, Rebalance, Scaling, ScalingMode};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower_service::Service;
@@ -40,8 +38,8 @@ pub struct ManagerArgs {
     /// Names of the pods that exist, one to a line; without it those that report are all there are.
     #[arg(long)]
     pods: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t = Move::Steer)]
-    rebalance: Move,
+    #[arg(long, value_enum, default_value_t = Rebalancing::Steer)]
+    rebalance: Rebalancing,
     /// Clients that may be closed per second.
     #[arg(long)]
     moves_per_second: Option<f64>,
@@ -51,7 +49,7 @@ pub struct ManagerArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Move {
+enum Rebalancing {
     Steer,
     Move,
     Off,
@@ -113,9 +111,9 @@ fn policy(args: &ManagerArgs, config: &GatewayConfig) -> Policy {
             paused: false,
         },
         rebalance: match args.rebalance {
-            Move::Steer => Rebalance::Steer,
-            Move::Move => Rebalance::Move,
-            Move::Off => Rebalance::Off,
+            Rebalancing::Steer => Rebalance::Steer,
+            Rebalancing::Move => Rebalance::Move,
+            Rebalancing::Off => Rebalance::Off,
         },
         moves_per_second: args.moves_per_second,
         fence_delay: Duration::from_millis(args.fence_delay_ms),

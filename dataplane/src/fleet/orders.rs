@@ -104,8 +104,8 @@ impl Orders {
             let grant = Grant {
                 per_minute: share.per_minute,
                 until: end(share.lease),
-                safe_from: end(share.lease) + share.lease.min(LEASE_MAX),
                 safe_per_minute: share.safe_per_minute,
+                safe_from: end(share.lease) + share.lease.min(LEASE_MAX),
             };
             self.grants.insert(share.key, grant);
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluice_proto::fleet::{Cap, CapKey, Load, Queue, Relay, Upstream};
 
-use super::shares::Why;
+use super::shares::{InForce, Why};
 use crate::clock::unix_ms;
 use crate::ingest::deliver::{CapReport, DeliverHandle, Figures, UpstreamReport, Waiting};
 use crate::ingest::limiter::BreakerState;
@@ -138,7 +138,12 @@ impl Collector {
             waiting: waiting.entries,
             oldest: age(waiting.oldest_ms, now_ms),
             allowed_per_minute: if has_ended {
-                state.in_force.safe_per_minute
+                let InForce {
+                    per_minute,
+                    safe_per_minute,
+                    ..
+                } = state.in_force;
+                per_minute.min(safe_per_minute)
             } else {
                 state.in_force.per_minute
             },

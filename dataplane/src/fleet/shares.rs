@@ -1,7 +1,8 @@
-//! Which part of a limit this data plane may use, and why: a lease while it lasts, then for as long again the lower one of that and the safe
-//! rate, then the safe rate; and something small where nothing was ever heard. Pure.
+//! Which part of a limit this data plane may use, and why: a lease while it lasts, then the safe rate, and something small where
+//! nothing was ever heard. Pure.
 //!
-//! The time in between is the manager's, to lower others in before this one rises to its safe rate.
+//! A safe rate above the leased one is not for the moment at which the lease ends: some may still use what is to make room for
+//! it. It is there when as much time again has gone by.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use sluice_proto::fleet::{CapKey, Version};
 
-/// A data plane that never heard of a manager sends nothing under a cap for so long. The manager hears of it from Kubernetes: within this
-/// time all leases have ended that leave it no part.
+/// A data plane that never heard of a manager sends nothing under a cap for so long. The manager hears of it from Kubernetes: within
+/// this time all leases have ended that leave it no part.
 pub const BOOT_SILENCE: Duration = Duration::from_secs(20);
 /// Afterwards it may use this part of what would be its part if as many as can be were there: others may just have left theirs.
 const BOOT_DIVISOR: f64 = 2.0;
@@ -21,10 +22,10 @@ pub struct Grant {
     pub per_minute: f64,
     /// End of the lease.
     pub until: Instant,
-    /// After which the safe rate may be used even where it is higher.
-    pub safe_from: Instant,
     /// What is allowed afterwards, until something else is heard.
     pub safe_per_minute: f64,
+    /// Before this no more than the leased rate.
+    pub safe_from: Instant,
 }
 
 /// What holds for caps of which the manager never said anything.
@@ -77,15 +78,11 @@ pub fn in_force(boot: Option<Boot>, grant: Option<Grant>, cap: f64, now: Instant
     };
     if let Some(grant) = grant {
         let safe_per_minute = grant.safe_per_minute.min(cap);
-        let per_minute = grant.per_minute.min(cap);
+        let leased_per_minute = grant.per_minute.min(cap);
         let (per_minute, why, until) = if now < grant.until {
-            (per_minute, Why::Lease, Some(grant.until))
-        } else if now < grant.safe_from {
-            (
-                per_minute.min(safe_per_minute),
-                Why::Safe,
-                Some(grant.safe_from),
-            )
+            (leased_per_minute, Why::Lease, Some(grant.until))
+        } else if now < grant.safe_from && leased_per_minute < safe_per_minute {
+            (leased_per_minute, Why::Safe, Some(grant.safe_from))
         } else {
             (safe_per_minute, Why::Safe, None)
         };
@@ -146,8 +143,8 @@ mod tests {
             Some(Grant {
                 per_minute,
                 until: start + 15 * SECOND,
-                safe_from: start + 30 * SECOND,
                 safe_per_minute,
+                safe_from: start + 30 * SECOND,
             })
         };
         // Boot, grant, seconds; what is in force of 600, why, and until which second.
@@ -174,18 +171,11 @@ mod tests {
                 Why::Lease,
                 Some(15.0),
             ),
-            (
-                boot,
-                grant(450.0, 150.0),
-                15.0,
-                150.0,
-                Why::Safe,
-                Some(30.0),
-            ),
-            // What is higher has to wait.
-            (boot, grant(30.0, 150.0), 29.9, 30.0, Why::Safe, Some(30.0)),
-            (boot, grant(30.0, 150.0), 30.0, 150.0, Why::Safe, None),
+            (boot, grant(450.0, 150.0), 15.0, 150.0, Why::Safe, None),
             (boot, grant(450.0, 150.0), 9_999.0, 150.0, Why::Safe, None),
+            (boot, grant(50.0, 150.0), 14.9, 50.0, Why::Lease, Some(15.0)),
+            (boot, grant(50.0, 150.0), 15.0, 50.0, Why::Safe, Some(30.0)),
+            (boot, grant(50.0, 150.0), 30.0, 150.0, Why::Safe, None),
             // A lease of nothing is one, and a part is never more than the whole.
             (boot, grant(0.0, 150.0), 1.0, 0.0, Why::Lease, Some(15.0)),
             (
@@ -196,7 +186,7 @@ mod tests {
                 Why::Lease,
                 Some(15.0),
             ),
-            (boot, grant(900.0, 700.0), 30.0, 600.0, Why::Safe, None),
+            (boot, grant(900.0, 700.0), 20.0, 600.0, Why::Safe, None),
         ];
         for (boot, grant, at_s, per_minute, why, until_s) in cases {
             let now = start + Duration::from_secs_f64(at_s);

@@ -17,8 +17,8 @@ fn part(start: Instant, per_minute: f64, until: Instant, safe_per_minute: f64) -
         grant: Some(Grant {
             per_minute,
             until,
-            safe_from: until,
             safe_per_minute,
+            safe_from: until,
         }),
     }
 }

@@ -16,8 +16,8 @@ fn rates(start: Instant, grants: &[(CapKey, f64, Instant, f64)]) -> Arc<Rates> {
             let grant = Grant {
                 per_minute: *per_minute,
                 until: *until,
-                safe_from: *until,
                 safe_per_minute: *safe_per_minute,
+                safe_from: *until,
             };
             (key.clone(), grant)
         });
