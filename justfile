@@ -23,7 +23,7 @@ clippy:
 
 # Each crate builds alone, with the features it asks for itself; compiles the dependencies once for each crate
 check:
-    for crate in proto crds operator dataplane e2e; do cargo check --locked --package "sluice-$crate"; done
+    for crate in proto crds manager operator dataplane e2e; do cargo check --locked --package "sluice-$crate"; done
 
 # Licences, duplicates and sources of the dependencies
 deny:

@@ -80,7 +80,7 @@ fn files_are_of_a_readable_length_and_say_what_they_are() -> Result<()> {
 
 #[test]
 fn crates_point_one_way() -> Result<()> {
-    let forbidden: [(&str, &[&str]); 5] = [
+    let forbidden: [(&str, &[&str]); 6] = [
         (
             "proto",
             &[
@@ -97,6 +97,16 @@ fn crates_point_one_way() -> Result<()> {
                 "sluice_manager",
                 "sluice_dataplane",
                 "sluice_operator",
+            ],
+        ),
+        (
+            "manager",
+            &[
+                "sluice_dataplane",
+                "sluice_operator",
+                "kube::",
+                "k8s_openapi::",
+                "fred::",
             ],
         ),
         (

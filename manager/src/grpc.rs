@@ -50,8 +50,10 @@ impl From<Refusal> for Status {
     }
 }
 
-/// The service for a tonic server.
-pub fn service(directory: Arc<dyn Directory>) -> FleetServer<Streams> {
+/// What an HTTP/2 server is given.
+pub type Server = FleetServer<Streams>;
+
+pub fn service(directory: Arc<dyn Directory>) -> Server {
     let streams = Streams {
         directory,
         open: Arc::default(),

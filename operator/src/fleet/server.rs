@@ -63,12 +63,10 @@ pub async fn serve(
     }
 }
 
-type Service = sluice_proto::fleet_wire::fleet_server::FleetServer<grpc::Streams>;
-
 async fn connection(
     stream: TcpStream,
     config: Arc<ServerConfig>,
-    service: Service,
+    service: grpc::Server,
     handshakes: &Semaphore,
 ) {
     let shaken = async {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::build::Validated;
 use crate::fixtures::{GATEWAY_PATH, Stage, gateway, pod};
 
 const SPEC: &str = "
@@ -109,7 +110,9 @@ async fn kubelets_are_told_of_a_changed_configuration_once() {
     let mut knows = pod("a", "10.0.0.1");
     let valid = {
         let memory = stage.reconciler.memory.lock().unwrap();
-        memory.values().next().unwrap().last_good.clone().unwrap()
+        let valid = memory.values().next().unwrap().last_good.clone().unwrap();
+        let trusted = stage.reconciler.fleets.trusted();
+        Validated { trusted, ..valid }
     };
     knows.config = crate::gateway::build::config_digest(&valid);
     stage

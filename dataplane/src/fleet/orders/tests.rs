@@ -142,10 +142,10 @@ fn what_is_not_named_any_more_keeps_its_safe_rate() {
 fn before_anything_is_heard_there_is_silence_and_then_half_a_part() {
     let now = Instant::now();
     let mut orders = Orders::new(boot(now));
-    assert_eq!(allowed(&orders, now + 4 * SECOND), (0.0, Why::Boot));
-    assert_eq!(allowed(&orders, now + 5 * SECOND), (100.0, Why::Boot));
+    assert_eq!(allowed(&orders, now + 19 * SECOND), (0.0, Why::Boot));
+    assert_eq!(allowed(&orders, now + 20 * SECOND), (100.0, Why::Boot));
     assert!(orders.set_data_planes_max(6) && !orders.set_data_planes_max(6));
-    assert_eq!(allowed(&orders, now + 5 * SECOND), (50.0, Why::Boot));
+    assert_eq!(allowed(&orders, now + 20 * SECOND), (50.0, Why::Boot));
 }
 
 #[test]

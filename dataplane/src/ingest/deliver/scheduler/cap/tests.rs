@@ -193,10 +193,10 @@ fn the_first_minute_of_a_boot_and_the_end_of_a_lease_come_by_themselves() {
     let mut boot = part(start, 0.0, start, 0.0);
     boot.grant = None;
     let mut cap = Cap::new(CAP, boot, start);
-    assert_eq!(cap.check(1, start), Err(at(5.0)));
-    assert_eq!(cap.check(1, at(4.9)), Err(at(5.0)));
-    assert_eq!(cap.check(1, at(5.0)), Ok(()));
-    assert_eq!(cap.state(at(5.0)).in_force.per_minute, 150.0);
+    assert_eq!(cap.check(1, start), Err(at(20.0)));
+    assert_eq!(cap.check(1, at(19.9)), Err(at(20.0)));
+    assert_eq!(cap.check(1, at(20.0)), Ok(()));
+    assert_eq!(cap.state(at(20.0)).in_force.per_minute, 150.0);
 
     let mut cap = Cap::new(CAP, part(start, 0.0, at(9.0), 60.0), start);
     assert_eq!(cap.check(1, start), Err(at(9.0)));

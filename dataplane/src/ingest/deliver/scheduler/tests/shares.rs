@@ -58,7 +58,7 @@ fn sent_in(sim: &mut Sim, time: Duration) -> usize {
 fn parts_come_and_go_at_once_and_end_by_themselves() {
     let mut sim = capped();
     let start = sim.now;
-    assert_eq!(sent_in(&mut sim, 4 * SECOND), 0);
+    assert_eq!(sent_in(&mut sim, 19 * SECOND), 0);
     assert_eq!(sim.held("a"), Some("Cap"));
     sim.run(SECOND);
     // 6,000 over twice two: 25 per second.
