@@ -190,7 +190,7 @@ fn a_lease_that_ends_before_a_large_one_is_paid_for_does_not_count() {
     // A minute of the same rate, so that only the lease is in question.
     let check = |until_s: u64| {
         let mut cap = Cap::new(CAP, part(start, 600.0, at(until_s), 30.0), start);
-        assert!(cap.check(100, start).is_err(), "nothing is saved yet");
+        assert!(cap.check(100, at(1)).is_err(), "nothing is saved yet");
         cap.take(1, at(61));
         cap.check(100, at(62))
     };
