@@ -10,11 +10,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use sluice_e2e::client::Client;
 use sluice_e2e::fleet::managed::Managed;
-use sluice_e2e::fleet::traffic::Traffic;
+use sluice_e2e::fleet::traffic::{PLAIN, Traffic};
 use sluice_e2e::http_load::schedule::Phase;
 use sluice_e2e::http_load::{Load, Plan};
 use sluice_e2e::ingest::{Ingest, KEY};
-use sluice_e2e::manifest::Manifest;
+use sluice_e2e::manifest::{Manifest, Namespace};
 use sluice_e2e::redis::{Options, RedisCluster};
 use sluice_e2e::timing::{Promises, kept_in_one_run};
 use sluice_e2e::token;
@@ -245,7 +245,20 @@ async fn a_move() -> Result<Promises> {
     /// From the start of the new ones: the surplus has to stay for half a minute, and then goes at a pace.
     const BALANCED: Duration = Duration::from_secs(90);
     let redis = RedisCluster::start(3, 0, Options::default()).await?;
-    let manifest = Manifest::full().redis(redis.url());
+    let open = |namespace: Namespace| Namespace {
+        presence: false,
+        join_leave: "Disabled",
+        ..namespace
+    };
+    let manifest = Manifest {
+        default_namespace: Namespace {
+            history: Some((2_000, 300)),
+            ..open(Namespace::full())
+        },
+        namespaces: vec![(PLAIN, open(Namespace::plain()))],
+        ..Manifest::full()
+    }
+    .redis(redis.url());
     let arguments = ["--rebalance", "move", "--moves-per-second", "40"];
     let mut fleet = Managed::start(4, &arguments, move |port| manifest.render(port)).await?;
     fleet.add().await?;
