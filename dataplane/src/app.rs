@@ -105,8 +105,7 @@ async fn start(
         links,
     };
     let member = Member::join(member, &mut registry)?;
-    let current = config.borrow().clone();
-    let (listeners, certificates) = bind_listeners(&args, &current)?;
+    let (listeners, certificates) = bind_listeners(&args, &config.borrow())?;
     let state = AdminState {
         readiness: readiness.clone(),
         drain: drain.clone(),
@@ -115,29 +114,18 @@ async fn start(
         log: telemetry::control(),
         routes: ingest.iter().map(Ingest::requests).collect(),
     };
-    let admin = Admin::bind(args.admin, state)
-        .await
-        .with_context(|| format!("admin port {}", args.admin))?;
-    let admin_address = admin.local_addr()?;
+    let (admin, admin_address) = bind_admin(args.admin, state).await?;
 
     tasks.spawn(admin.serve());
     tasks.spawn(config_watch.run(CONFIG_POLL_INTERVAL));
-    tasks.spawn(follow_config(
-        config.clone(),
-        Arc::clone(relay.shared()),
-        certificates,
-    ));
-    tasks.spawn(relay.clone().keep());
     tasks.spawn(pressure.run());
-    if let Some(member) = member {
-        tasks.spawn(member.attend());
-    }
+    keep_relay(&relay, &config, certificates, member, &mut tasks);
     if let Some(ingest) = &ingest {
         keep_ingest(ingest, &config, &drain, &readiness, &mut tasks);
     }
     let addresses = accept_all(listeners, &relay, &drain, &mut tasks);
     listening.release();
-    tracing::info!(gateway = %current.name, admin = %admin_address, "serving");
+    tracing::info!(gateway = %config.borrow().name, admin = %admin_address, "serving");
     Ok(Running {
         addresses,
         admin: admin_address,
@@ -146,6 +134,33 @@ async fn start(
         ingest,
         tasks,
     })
+}
+
+async fn bind_admin(address: SocketAddr, state: AdminState) -> anyhow::Result<(Admin, SocketAddr)> {
+    let admin = Admin::bind(address, state)
+        .await
+        .with_context(|| format!("admin port {address}"))?;
+    let bound = admin.local_addr()?;
+    Ok((admin, bound))
+}
+
+/// What has to be done all the time for clients, and what the manager says of them.
+fn keep_relay(
+    relay: &Relay,
+    config: &watch::Receiver<Arc<GatewayConfig>>,
+    certificates: CertificatesByListener,
+    member: Option<Member>,
+    tasks: &mut JoinSet<()>,
+) {
+    tasks.spawn(follow_config(
+        config.clone(),
+        Arc::clone(relay.shared()),
+        certificates,
+    ));
+    tasks.spawn(relay.clone().keep());
+    if let Some(member) = member {
+        tasks.spawn(member.attend());
+    }
 }
 
 /// What has to be done all the time for ingest, beside what its own threads do.

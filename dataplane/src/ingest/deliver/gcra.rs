@@ -21,6 +21,8 @@ pub struct Gcra {
     /// Requests let through and not yet worked off, at `at`. Below zero: what was left unused since nothing is owed.
     debt: f64,
     at: Instant,
+    /// Requests beyond the burst that may go at once, for a sender that comes late.
+    slack: f64,
 }
 
 impl Gcra {
@@ -30,6 +32,7 @@ impl Gcra {
             per_second: per_minute / 60.0,
             debt: 0.0,
             at: now,
+            slack: 0.0,
         }
     }
 
@@ -66,13 +69,20 @@ impl Gcra {
         self.per_second = per_minute / 60.0;
     }
 
+    /// More of it than before is charged at once: it is there for what is late, not for more to be sent.
+    pub fn set_slack(&mut self, slack: f64, now: Instant) {
+        self.debt = self.debt_at(now) + (slack - self.slack).max(0.0);
+        self.at = self.at.max(now);
+        self.slack = slack;
+    }
+
     pub fn per_minute(&self) -> f64 {
         self.per_second * 60.0
     }
 
     /// Requests that may go at once.
     pub fn burst(&self) -> f64 {
-        (BURST_S * self.per_second).max(1.0)
+        (BURST_S * self.per_second).max(1.0) + self.slack
     }
 
     /// Requests let through and not yet worked off.

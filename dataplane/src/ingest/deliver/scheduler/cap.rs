@@ -26,6 +26,10 @@ const CALLS_DIVISOR: f64 = 2.0;
 /// How often one that waits for the minute before to be over looks again.
 const MINUTE_STEP: Duration = Duration::from_secs(1);
 
+/// Part of a minute's requests that may come late, and how many at most.
+const SLACK: f64 = 0.01;
+const SLACK_MAX: f64 = 1.0;
+
 /// What the manager says of a cap. Without a manager it says nothing, and the cap is used whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Part {
@@ -51,11 +55,14 @@ pub(super) struct Cap {
 impl Cap {
     pub(super) fn new(requests_per_minute: u32, part: Part, now: Instant) -> Self {
         let in_force = in_force(part.boot, part.grant, whole(requests_per_minute), now);
+        let (rate, slack) = pace(in_force);
+        let mut all = Gcra::new(rate, now);
+        all.set_slack(slack, now);
         Self {
             requests_per_minute,
             part,
             in_force,
-            all: Gcra::new(in_force.per_minute, now),
+            all,
             calls: Gcra::new(in_force.per_minute / CALLS_DIVISOR, now),
             until: None,
             saving: false,
@@ -79,7 +86,7 @@ impl Cap {
     pub(super) fn share(&mut self, part: Part, now: Instant) -> (bool, Option<Instant>) {
         self.follow(now);
         self.part = part;
-        let before = self.all.per_minute();
+        let before = self.in_force.per_minute;
         let next = in_force(part.boot, part.grant, whole(self.requests_per_minute), now);
         let owed = self.all.owed(now) - self.all.burst();
         let lowered =
@@ -102,14 +109,16 @@ impl Cap {
 
     fn set(&mut self, next: InForce, now: Instant) {
         self.in_force = next;
-        if next.per_minute == self.all.per_minute() {
+        let (rate, slack) = pace(next);
+        if rate == self.all.per_minute() {
             return;
         }
         if let Some(minute) = &mut self.minute {
             minute.follow(self.all.per_minute(), now);
-            minute.follow(next.per_minute, now);
+            minute.follow(rate, now);
         }
-        self.all.set_rate(next.per_minute, now);
+        self.all.set_rate(rate, now);
+        self.all.set_slack(slack, now);
         self.calls.set_rate(next.per_minute / CALLS_DIVISOR, now);
         self.until = None;
     }
@@ -220,6 +229,16 @@ pub struct CapState {
     pub told: bool,
     /// Deliveries and calls; of a bulk request its parts.
     pub sent_total: u64,
+}
+
+/// Rate and slack of a part. A request that its cap would let go may have to wait a little for another cap, and what is lost by that
+/// is made up for: so much of a minute is kept back for it that no minute has more than the part and the burst.
+fn pace(in_force: InForce) -> (f64, f64) {
+    if in_force.why == Why::Configured {
+        return (in_force.per_minute, 0.0);
+    }
+    let slack = (in_force.per_minute * SLACK).min(SLACK_MAX);
+    (in_force.per_minute - slack, slack)
 }
 
 /// Nothing a minute counts as one.
