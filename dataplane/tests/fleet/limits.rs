@@ -2,8 +2,8 @@ use std::time::{Duration, Instant};
 
 use sluice_proto::fleet::{CapKey, Directive, Report, Share, Version};
 
+use super::Plane;
 use super::manager::{Manager, directive};
-use super::{CAP, Plane};
 
 fn share(per_minute: f64, lease: Duration, safe_per_minute: f64) -> Vec<Share> {
     vec![Share {

@@ -1,5 +1,7 @@
 //! Caps: never above in any minute, whatever dies; used where there is something to send.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panic")]
+
 use std::time::Duration;
 
 use sluice_proto::fleet::CapKey;
