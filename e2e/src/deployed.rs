@@ -174,7 +174,12 @@ impl Deployed {
 
     /// Kills a pod's process, which learns nothing of it. The kubelet will start another one in the same pod.
     pub fn kill(&self, pod: &Pod) -> Result<()> {
-        let mut killed = 0;
+        self.signal(pod, Signal::KILL)
+    }
+
+    /// Sends a signal to a pod's process.
+    pub fn signal(&self, pod: &Pod, signal: Signal) -> Result<()> {
+        let mut told = 0;
         for entry in std::fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry
                 .file_name()
@@ -187,11 +192,11 @@ impl Deployed {
             if groups.contains(&pod.container)
                 && let Some(pid) = Pid::from_raw(pid)
             {
-                kill_process(pid, Signal::KILL)?;
-                killed += 1;
+                kill_process(pid, signal)?;
+                told += 1;
             }
         }
-        ensure!(killed > 0, "{} has no process", pod.name);
+        ensure!(told > 0, "{} has no process", pod.name);
         Ok(())
     }
 

@@ -160,7 +160,7 @@ impl Planner {
 
     fn believed(&self, now: Instant) -> BTreeMap<CapKey, f64> {
         let caps = self.policy.caps.keys();
-        caps.map(|key| (key.clone(), self.ledger.total(key, now)))
+        caps.map(|key| (key.clone(), self.ledger.total(key, &self.view, now)))
             .collect()
     }
 
@@ -257,7 +257,10 @@ impl Planner {
             let sent = heard.iter().filter_map(|heard| heard.rates.sent.get(key));
             (
                 key.clone(),
-                (sent.sum::<f64>() * 60.0, self.ledger.total(key, now)),
+                (
+                    sent.sum::<f64>() * 60.0,
+                    self.ledger.total(key, &self.view, now),
+                ),
             )
         });
         PlanSummary {

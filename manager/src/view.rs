@@ -110,13 +110,14 @@ impl View {
         }
     }
 
-    /// Forgets pods that are gone.
+    /// Forgets pods that are gone: Kubernetes does not know them any more, or, where it is not heard, they were silent for long.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<PodName> {
         let facts_known = self.facts_known;
         let gone = |pod: &PodView| {
             let quiet = pod.heard.as_ref().map_or(pod.known_since, |heard| heard.at);
             let silent = now.saturating_duration_since(quiet);
-            pod.facts.is_none() && (silent >= FORGOTTEN_AFTER || facts_known && pod.heard.is_none())
+            let is_unknown = facts_known && !pod.reports(now);
+            pod.facts.is_none() && (is_unknown || silent >= FORGOTTEN_AFTER)
         };
         let names: Vec<PodName> = self
             .pods

@@ -48,6 +48,19 @@ impl Told {
     }
 }
 
+impl Told {
+    /// What is used by a process that nobody can tell anything any more. That has ended, most likely: Kubernetes forgets pods whose
+    /// kubelet has said so.
+    fn left(&self, now: Instant) -> f64 {
+        let Grant { per_minute, safe } = self.grant;
+        if now < self.until {
+            per_minute
+        } else {
+            per_minute.min(safe)
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Held {
     /// In the order of their versions: the first may be confirmed, the others are on their way.
@@ -173,16 +186,25 @@ impl Ledger {
         self.get(key, pod)?.told.last().map(|told| told.grant)
     }
 
+    /// Of pods that are gone for Kubernetes, and may only be cut off.
     pub(super) fn most_of_gone(&self, key: &CapKey, view: &View, now: Instant) -> f64 {
         let held = self.held.get(key).into_iter().flatten();
         let gone = held.filter(|(pod, _)| !view.pods.contains_key(*pod));
-        gone.map(|(_, held)| held.most(now)).sum()
+        let left = |held: &Held| {
+            held.told
+                .iter()
+                .map(|told| told.left(now))
+                .fold(0.0, f64::max)
+        };
+        gone.map(|(_, held)| left(held)).sum()
     }
 
     /// What all pods together may use now.
-    pub(crate) fn total(&self, key: &CapKey, now: Instant) -> f64 {
-        let pods = self.held.get(key).into_iter().flat_map(BTreeMap::values);
-        pods.map(|held| held.most(now)).sum()
+    pub(crate) fn total(&self, key: &CapKey, view: &View, now: Instant) -> f64 {
+        let held = self.held.get(key).into_iter().flatten();
+        let known = held.filter(|(pod, _)| view.pods.contains_key(*pod));
+        let known: f64 = known.map(|(_, held)| held.most(now)).sum();
+        known + self.most_of_gone(key, view, now)
     }
 
     fn get(&self, key: &CapKey, pod: &PodName) -> Option<&Held> {
