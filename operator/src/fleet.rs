@@ -247,34 +247,4 @@ fn unix_ms() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod(name: &str, template: &str, created: i64) -> Arc<PodView> {
-        let pod = serde_json::json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": "n", "labels": {"pod-template-hash": template}},
-        });
-        let mut view = PodView::of(&serde_json::from_value(pod).unwrap());
-        view.created = created;
-        Arc::new(view)
-    }
-
-    #[test]
-    fn pods_of_the_youngest_ones_template_are_current() {
-        let mut ended = (*pod("d", "three", 9)).clone();
-        ended.ended = true;
-        let pods = [
-            pod("a", "one", 1),
-            pod("b", "one", 2),
-            pod("c", "two", 3),
-            Arc::new(ended),
-        ];
-        let found = facts(&pods);
-        let current: Vec<_> = found
-            .iter()
-            .map(|pod| (&*pod.name, pod.current_revision))
-            .collect();
-        assert_eq!(current, [("a", false), ("b", false), ("c", true)]);
-    }
-}
+mod tests;
