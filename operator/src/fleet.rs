@@ -77,17 +77,27 @@ impl Fleets {
     /// Follows whether this operator leads. What another decided meanwhile is learnt from the data planes.
     pub async fn follow(&self, mut leading: watch::Receiver<bool>) {
         loop {
-            let leads = *leading.borrow_and_update();
-            {
-                let mut state = self.state();
-                if leads != state.term.is_some() {
-                    state.fleets.clear();
-                    state.term = leads.then(unix_ms);
-                    info!(leads, "managers of data planes");
-                }
-            }
+            self.lead(*leading.borrow_and_update());
             if leading.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    fn lead(&self, leads: bool) {
+        {
+            let mut state = self.state();
+            if leads == state.term.is_some() {
+                return;
+            }
+            state.fleets.clear();
+            state.term = leads.then(unix_ms);
+        }
+        info!(leads, "managers of data planes");
+        if leads {
+            // A pass may have been there before this, and there may be none for long.
+            for (key, _) in self.world.gateways.all() {
+                (self.wake)(key);
             }
         }
     }

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::tokens::tests::Signer;
 use super::*;
 use crate::fixtures::ApiServer;
+use crate::packed::Packed;
 
 fn pod(name: &str, template: &str, created: i64) -> Arc<PodView> {
     let pod = serde_json::json!({
@@ -73,6 +74,27 @@ fn fleets(signer: &Signer) -> Arc<Fleets> {
     let (_, trusted) = watch::channel("".into());
     let keys = identity::Cluster::new(server.client());
     Arc::new(Fleets::new(world, keys, trusted, Arc::new(|_| {})))
+}
+
+#[tokio::test]
+async fn who_comes_to_lead_looks_at_all_gateways() {
+    let world = Arc::new(World::default());
+    let gateway = serde_json::from_value(crate::fixtures::gateway("{}")).unwrap();
+    let key = ("n".to_owned(), "g".to_owned());
+    world.gateways.put(key.clone(), Packed::new(&gateway, None));
+    let (_, trusted) = watch::channel("".into());
+    let keys = identity::Cluster::new(ApiServer::default().client());
+    let woken = Arc::new(Mutex::new(Vec::new()));
+    let wake = {
+        let woken = Arc::clone(&woken);
+        Arc::new(move |key| woken.lock().unwrap().push(key))
+    };
+    let fleets = Fleets::new(world, keys, trusted, wake);
+    for leads in [false, true, true, false, true] {
+        fleets.lead(leads);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*woken.lock().unwrap(), [key.clone(), key]);
 }
 
 fn wishes() -> Policy {
