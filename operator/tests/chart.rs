@@ -12,7 +12,8 @@ use clap::Parser;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use sluice_operator::args::{Args, Command};
+use sluice_operator::args::{Args, Command, FLEET_PORT};
+use sluice_operator::fleet::identity;
 use sluice_operator::kinds::Kind;
 use sluice_operator::managed;
 use sluice_operator::metrics::Metrics;
@@ -177,11 +178,18 @@ fn the_lease_is_the_one_that_may_be_written() {
             .into_iter()
             .find(|role| role["rules"][0]["resources"] == json!(["leases"]));
         let leader = leader.unwrap();
-        let wanted =
-            ["get", "update", "create"].map(|verb| format!("coordination.k8s.io/leases {verb}"));
-        assert_eq!(rights(leader), BTreeSet::from(wanted), "{case}");
-        assert_eq!(leader["rules"][0]["resourceNames"], json!([args.lease]));
-        assert_eq!(leader["rules"][0]["verbs"], json!(["get", "update"]));
+        let wanted = ["coordination.k8s.io/leases", "/secrets"]
+            .into_iter()
+            .flat_map(|resource| {
+                ["get", "update", "create"].map(|verb| format!("{resource} {verb}"))
+            });
+        assert_eq!(rights(leader), wanted.collect(), "{case}");
+        // The Lease, and what all operators show data planes; what is made has no name yet.
+        let tls = format!("{}-manager-tls", args.lease);
+        for (rule, name) in [(0, args.lease.as_str()), (2, &tls)] {
+            assert_eq!(leader["rules"][rule]["resourceNames"], json!([name]));
+            assert_eq!(leader["rules"][rule]["verbs"], json!(["get", "update"]));
+        }
         assert_eq!(leader["metadata"]["namespace"], "sluice-system");
     }
 }
@@ -219,7 +227,31 @@ fn ports_are_where_the_operator_listens() {
         let admin = args(pod(&objects)).admin;
         assert!(admin.ip().is_unspecified());
         assert_eq!(container["ports"][0]["containerPort"], admin.port());
-        let service = only(&objects, "Service");
+        let services = of_kind(&objects, "Service");
+        let [service, manager] = services[..] else {
+            panic!("{services:?}");
+        };
+        let args_of_pod = args(pod(&objects));
+        let name = identity::service(&args_of_pod.lease);
+        assert_eq!(manager["metadata"]["name"], name);
+        assert_eq!(manager["spec"]["ports"][0]["port"], FLEET_PORT);
+        let place = format!("https://{name}.sluice-system.svc:{FLEET_PORT}");
+        assert_eq!(
+            Args {
+                namespace: "sluice-system".to_owned(),
+                ..args_of_pod.clone()
+            }
+            .manager(),
+            place
+        );
+        assert_eq!(
+            container["ports"][1]["containerPort"],
+            args_of_pod.fleet.port()
+        );
+        assert_eq!(
+            manager["spec"]["ports"][0]["targetPort"],
+            container["ports"][1]["name"]
+        );
         let port = &service["spec"]["ports"][0];
         assert_eq!(port["targetPort"], container["ports"][0]["name"]);
         let test = args(only(&objects, "Pod"));
