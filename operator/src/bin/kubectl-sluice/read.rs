@@ -1,16 +1,21 @@
 //! The plan, asked of the operators' pods through the API server: only the one that leads has it.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use http::Request;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::plan::Fleet;
 
 const OPERATORS: &str = "app.kubernetes.io/name=sluice-operator";
 const ADMIN_PORT: u16 = 8081;
+/// The API server waits long for a pod that has just died; another one may have the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn fleets(client: &Client) -> Result<Vec<Fleet>> {
     ask(client, "fleets").await
@@ -34,12 +39,13 @@ async fn ask<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T> {
         );
         let url = format!("/api/v1/namespaces/{namespace}/pods/{name}:{ADMIN_PORT}/proxy/{path}");
         let request = Request::get(url).body(Vec::new())?;
-        match client.request_text(request).await {
-            Ok(answer) => {
+        match timeout(PATIENCE, client.request_text(request)).await {
+            Ok(Ok(answer)) => {
                 return serde_json::from_str(&answer)
                     .with_context(|| format!("{namespace}/{name} said what cannot be read"));
             }
-            Err(failure) => said.push(format!("{namespace}/{name}: {failure}")),
+            Ok(Err(failure)) => said.push(format!("{namespace}/{name}: {failure}")),
+            Err(_) => said.push(format!("{namespace}/{name}: no answer within {PATIENCE:?}")),
         }
     }
     if said.is_empty() {
