@@ -65,6 +65,8 @@ impl Operator {
         let child = Command::new(binary()?)
             .env("KUBECONFIG", cluster.kubeconfig())
             .args(["--admin", &admin.to_string()])
+            // Any port: no data plane finds it beside the cluster, and there are several of them.
+            .args(["--fleet", "127.0.0.1:0"])
             .args(["--namespace", namespace])
             .args(arguments)
             .stdin(Stdio::null())
