@@ -11,8 +11,9 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
 
 use crate::http;
+use crate::ports::free_port;
 use crate::sdk::describe;
-use crate::sluice::{free_port, root, target};
+use crate::sluice::{root, target};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const PACKAGE: &str = "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin";

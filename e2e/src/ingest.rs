@@ -12,7 +12,8 @@ use crate::http::{self, Answer};
 use crate::http_load::outcome::Outcome;
 use crate::http_load::shape::device_name;
 use crate::manifest::{self, Manifest};
-use crate::sluice::{Launch, Scratch, Sluice, binary, free_port};
+use crate::ports::free_port;
+use crate::sluice::{Launch, Scratch, Sluice, binary};
 use crate::upstream::handle::Upstream;
 
 /// Name and key of the application every test gateway has.

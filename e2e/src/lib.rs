@@ -18,6 +18,7 @@ pub mod load;
 pub mod manager;
 pub mod manifest;
 pub mod operator;
+pub mod ports;
 pub mod prepare;
 pub mod readme;
 pub mod redis;

@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::Cluster;
 use crate::http;
-use crate::sluice::{Scratch, build, free_port};
+use crate::ports::free_port;
+use crate::sluice::{Scratch, build};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(20);

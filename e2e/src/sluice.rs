@@ -6,10 +6,9 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,13 +18,10 @@ use tokio::time::sleep;
 use crate::client::Client;
 use crate::http;
 use crate::manifest::Manifest;
+use crate::ports::{free_port, is_free};
 
 /// A debug build on a busy machine is ready well before this.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Below the kernel's range for outgoing connections, so that no client takes a port between choice and use.
-const FIRST_PORT: u16 = 18_000;
-const PORTS: u16 = 12_000;
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -38,19 +34,6 @@ pub fn root() -> PathBuf {
 /// Cargo's target folder, where what is built for tests lies too.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
-}
-
-/// A port of 127.0.0.1 that is free now and that no other test of this process got.
-pub fn free_port() -> Result<u16> {
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    let next = NEXT.get_or_init(|| AtomicU16::new(fastrand::u16(..PORTS)));
-    for _ in 0..PORTS {
-        let port = FIRST_PORT + next.fetch_add(1, Ordering::Relaxed) % PORTS;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port")
 }
 
 /// The binary under test, built if need be.
@@ -245,7 +228,7 @@ impl Sluice {
         ready: &str,
     ) -> Result<Self> {
         // Nothing but this process must answer on the port.
-        ensure!(TcpListener::bind(address).is_ok(), "{address} is in use");
+        ensure!(is_free(address), "{address} is in use");
         let mut child = command
             .current_dir(scratch.path())
             .stdin(Stdio::null())

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use serde_json::json;
+use sluice_e2e::ports::free_port;
 use sluice_e2e::redis::{Options, RedisServer};
-use sluice_e2e::sluice::{Sluice, free_port, root};
+use sluice_e2e::sluice::{Sluice, root};
 use sluice_e2e::token;
 
 #[tokio::test]

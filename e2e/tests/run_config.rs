@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use sluice_e2e::manifest::Manifest;
-use sluice_e2e::sluice::{Scratch, Sluice, free_port, run};
+use sluice_e2e::ports::free_port;
+use sluice_e2e::sluice::{Scratch, Sluice, run};
 use sluice_e2e::token;
 
 /// The file and the directory of secrets that come of a manifest.

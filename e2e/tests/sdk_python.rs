@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use sluice_e2e::ports::free_port;
 use sluice_e2e::redis::{Options, RedisCluster};
 use sluice_e2e::sdk::{Sdks, describe};
-use sluice_e2e::sluice::{Sluice, free_port, root};
+use sluice_e2e::sluice::{Sluice, root};
 use tokio::sync::Mutex;
 
 /// Fixed in the suite.

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::process;
 use crate::load::dialect::Dialect;
+use crate::ports::free_port;
 
 /// How long a server may take to listen, or to end after SIGTERM before it is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -208,12 +209,6 @@ impl Drop for Server {
             let _ = self.child.wait();
         }
     }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
 }
 
 fn sluice_manifest(port: u16, needs: &Needs) -> String {

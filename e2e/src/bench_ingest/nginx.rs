@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::bench::process;
-use crate::sluice::free_port;
+use crate::ports::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const PROGRAM: &str = "/usr/sbin/nginx";

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::sluice::{Scratch, Sluice, free_port, run};
+use crate::ports::free_port;
+use crate::sluice::{Scratch, Sluice, run};
 use crate::upstream::handle::binary;
 
 /// A debug build on a busy machine is there well before this.

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::protocol::{CallError, Connection, Resp};
 use super::{Options, Tls};
+use crate::ports::{Ports, is_free};
 use crate::sluice::Scratch;
 
 /// Redis is up in milliseconds; a busy machine and a long append-only file take longer.
@@ -29,8 +30,7 @@ const ATTEMPTS: usize = 20;
 
 /// The bus of a node is 10,000 above its port. Both ranges are apart from those of this project's other servers
 /// and below the kernel's for outgoing connections.
-const FIRST_PORT: u16 = 4_000;
-const PORTS: u16 = 4_000;
+static PORTS: Ports = Ports::new(4_000, 4_000);
 const BUS: u16 = 10_000;
 
 /// The user as which the harness and replicas speak where others need a password.
@@ -234,16 +234,8 @@ impl Drop for RedisServer {
 }
 
 fn free_port(with_bus: bool) -> Result<u16> {
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    let next = NEXT.get_or_init(|| AtomicU16::new(fastrand::u16(..PORTS)));
-    let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    for _ in 0..PORTS {
-        let port = FIRST_PORT + next.fetch_add(1, Ordering::Relaxed) % PORTS;
-        if free(port) && (!with_bus || free(port + BUS)) {
-            return Ok(port);
-        }
-    }
-    bail!("no free port")
+    let free = |port: u16| is_free((Ipv4Addr::LOCALHOST, port).into());
+    PORTS.next(|port| free(port) && (!with_bus || free(port + BUS)))
 }
 
 fn spawn(scratch: &Scratch) -> Result<Child> {

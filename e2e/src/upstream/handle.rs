@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::record::{Copy, Record, Stats, UserSummary};
 use super::settings::{Fault, Settings};
 use crate::http;
-use crate::sluice::free_port;
+use crate::ports::free_port;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
