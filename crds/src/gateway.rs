@@ -20,6 +20,7 @@ mod limits;
 mod managed;
 pub mod quantity;
 mod redis;
+mod scaling;
 mod service;
 mod status;
 
@@ -35,10 +36,7 @@ pub use channel::{
     Access, Allow, ChannelOptions, Delta, Feature, History, NamedOptions, SubscribeAccess, Switch,
 };
 pub(crate) use data_plane::IMAGE;
-pub use data_plane::{
-    Amounts, DataPlane, Drain, PodTemplate, Rebalance, RebalanceMode, Resources, Scaling,
-    ScalingMode,
-};
+pub use data_plane::{Amounts, DataPlane, Drain, PodTemplate, Rebalance, RebalanceMode, Resources};
 pub use delivery::{
     Backoff, BackoffOverride, Concurrency, Delivery, DeliveryOverride, Health, Ordering, Upstream,
 };
@@ -49,9 +47,10 @@ pub use limits::{Heartbeat, Limits};
 pub use managed::{ManagedRedis, Storage, StorageMode, Topology, WhenDeleted};
 pub(crate) use quantity::QUANTITY;
 pub use redis::{ExternalRedis, Redis, RedisCredentials, RedisTls};
+pub use scaling::{Scaling, ScalingMode};
 pub use service::{
-    AllowedApplications, AllowedNamespaces, From, Operation, Reconciliation, Service, ServiceType,
-    Steering,
+    AllowedApplications, AllowedNamespaces, From, Operation, Reconciliation, ScalingOperation,
+    Service, ServiceType, Steering,
 };
 pub use status::{ApplicationStatus, GatewayStatus, RedisStatus, ShardStatus};
 
@@ -312,8 +311,8 @@ pub fn crd() -> CustomResourceDefinition {
 }
 
 impl GatewaySpec {
-    /// Pods that the user asks for.
-    pub fn dataplane_replicas(&self) -> i32 {
-        self.data_plane.scaling.replicas
+    /// The most data planes that the user asks for, or allows.
+    pub fn data_planes_most(&self) -> i32 {
+        self.data_plane.scaling.most()
     }
 }

@@ -136,7 +136,7 @@ async fn follow(fleet: Fleet, pods: PathBuf) {
                 current_revision: true,
                 drain_requested: false,
             });
-            fleet.set_pods(facts.collect());
+            fleet.set_facts(facts.collect::<Vec<_>>());
             known = names;
         }
         tokio::time::sleep(LOOK).await;

@@ -4,6 +4,23 @@ use std::sync::Arc;
 
 pub type PodName = Arc<str>;
 
+/// What is known of a fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    pub pods: Vec<PodFacts>,
+    /// How many pods Kubernetes was asked for; `None`: as many as there are. While pods are replaced there may be more.
+    pub replicas: Option<u32>,
+}
+
+impl From<Vec<PodFacts>> for Facts {
+    fn from(pods: Vec<PodFacts>) -> Self {
+        Self {
+            pods,
+            replicas: None,
+        }
+    }
+}
+
 /// A pod that exists, whether it reports or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFacts {

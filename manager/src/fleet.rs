@@ -9,7 +9,7 @@ use sluice_proto::fleet::{Directive, Report};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::facts::{PodFacts, PodName};
+use crate::facts::{Facts, PodName};
 use crate::limits::{MAILBOX, TICK};
 use crate::plan::PlanSummary;
 use crate::planner::Planner;
@@ -20,7 +20,7 @@ use crate::policy::Policy;
 pub struct Fleet {
     mailbox: mpsc::Sender<Mail>,
     policy: Arc<watch::Sender<Policy>>,
-    pods: Arc<watch::Sender<Option<Vec<PodFacts>>>>,
+    facts: Arc<watch::Sender<Option<Facts>>>,
     plans: watch::Receiver<Arc<PlanSummary>>,
     /// Of streams.
     numbers: Arc<AtomicU64>,
@@ -57,12 +57,12 @@ impl Fleet {
     pub fn start(term: u64, policy: Policy) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (mailbox, mails) = mpsc::channel(MAILBOX);
         let (policy, policies) = watch::channel(policy);
-        let (pods, facts) = watch::channel(None);
+        let (known, facts) = watch::channel(None);
         let (plan, plans) = watch::channel(Arc::default());
         let fleet = Self {
             mailbox,
             policy: Arc::new(policy),
-            pods: Arc::new(pods),
+            facts: Arc::new(known),
             plans,
             numbers: Arc::default(),
         };
@@ -79,10 +79,11 @@ impl Fleet {
     }
 
     /// What Kubernetes knows. Before the first call pods are known by their reports only.
-    pub fn set_pods(&self, pods: Vec<PodFacts>) {
-        self.pods.send_if_modified(|held| {
-            let changed = held.as_ref() != Some(&pods);
-            *held = Some(pods);
+    pub fn set_facts(&self, facts: impl Into<Facts>) {
+        let facts = facts.into();
+        self.facts.send_if_modified(|held| {
+            let changed = held.as_ref() != Some(&facts);
+            *held = Some(facts);
             changed
         });
     }
@@ -128,7 +129,7 @@ async fn run(
     term: u64,
     mut mails: mpsc::Receiver<Mail>,
     mut policies: watch::Receiver<Policy>,
-    mut facts: watch::Receiver<Option<Vec<PodFacts>>>,
+    mut facts: watch::Receiver<Option<Facts>>,
     plan: watch::Sender<Arc<PlanSummary>>,
 ) {
     let policy = policies.borrow_and_update().clone();
@@ -162,8 +163,8 @@ async fn run(
                 if changed.is_err() {
                     return;
                 }
-                let pods = facts.borrow_and_update().clone();
-                planner.set_pods(pods.unwrap_or_default(), now());
+                let known = facts.borrow_and_update().clone();
+                planner.set_facts(known.unwrap_or_default(), now());
                 due = true;
             }
         }

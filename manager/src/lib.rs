@@ -10,9 +10,9 @@ mod planner;
 mod policy;
 mod view;
 
-pub use facts::{PodFacts, PodName};
+pub use facts::{Facts, PodFacts, PodName};
 pub use fleet::Fleet;
 pub use limits::{LEASE, TICK};
-pub use plan::{PlanSummary, PodPlan, PodState, ScaleDecision, ScaleReason};
+pub use plan::{PlanSummary, PodPlan, PodState, ScaleDecision, ScaleLimit, ScaleReason};
 pub use planner::{Planner, Tick};
 pub use policy::{Policy, Rebalance, Scaling, ScalingMode};

@@ -78,14 +78,28 @@ impl PodState {
 /// How many pods there should be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScaleDecision {
+    /// What Kubernetes is to be asked for, if it was asked for `of` until now: a decision that comes late does no harm.
+    pub replicas: u32,
+    pub of: u32,
+    /// What it comes to, once pods that are too many are drained.
     pub wanted: u32,
     /// What asked for the most.
     pub reason: ScaleReason,
-    /// The wish before limits, and in words why it is not that.
-    pub unlimited: u32,
-    pub limited: Option<Arc<str>>,
-    /// The pod to remove, once it is drained: replicas go down by one then, and not before.
+    /// The wish before limits.
+    pub wish: u32,
+    /// Why it is not followed.
+    pub limit: Option<ScaleLimit>,
+    /// Why no pod goes now although fewer are wished, in words.
+    pub waits: Option<Arc<str>>,
+    /// The pod to remove. `replicas` goes down by one when it is drained, and not before.
     pub victim: Option<PodName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScaleLimit {
+    /// More pods are wished than there may be.
+    Maximum,
+    Paused,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +109,8 @@ pub enum ScaleReason {
     Cpu,
     QueueDelay,
     Minimum,
+    /// The user, or an autoscaler of Kubernetes.
+    Asked,
     /// Nothing says that it should change.
     Steady,
 }

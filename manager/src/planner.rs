@@ -9,9 +9,9 @@ use sluice_proto::fleet::{
     CapKey, Directive, Report, Share, Steering as Order, UpstreamShare, Version,
 };
 
-use crate::facts::{PodFacts, PodName};
+use crate::facts::{Facts, PodName};
 use crate::limits::{LEASE, REFRESH, VALID};
-use crate::plan::autoscale::Scaler;
+use crate::plan::autoscale::{Scaler, Seen};
 use crate::plan::moves::{Moved, Moves};
 use crate::plan::steering::{Steering, steer};
 use crate::plan::throttle::{Grants, Ledger, boot, learns, split};
@@ -78,8 +78,8 @@ impl Planner {
         self.policy = policy;
     }
 
-    pub fn set_pods(&mut self, pods: Vec<PodFacts>, now: Instant) {
-        self.view.set_facts(pods, now);
+    pub fn set_facts(&mut self, facts: impl Into<Facts>, now: Instant) {
+        self.view.set_facts(facts.into(), now);
     }
 
     /// Whether the pod has to hear something at once.
@@ -126,7 +126,15 @@ impl Planner {
         let learning = learns(&self.view, self.began, now);
         let moving = self.summary.activity.is_some();
         let calm = !learning && !moving && self.view.pods.values().all(PodView::current);
-        let scale = self.scaler.plan(&self.view, &self.policy, calm, now);
+        let seen = Seen {
+            view: &self.view,
+            policy: &self.policy,
+            steering: &self.steering,
+            learning,
+            calm,
+            now,
+        };
+        let scale = self.scaler.plan(&seen);
         let victim = self.scaler.victim();
         self.steering = steer(&self.view, &self.policy, victim, &self.steering, now);
         let moved = if learning {

@@ -24,7 +24,9 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scaling {
     pub mode: ScalingMode,
+    /// Of [`ScalingMode::Managed`] only.
     pub min: u32,
+    /// The most that there will be, whoever decides.
     pub max: u32,
     /// Connections that a pod is meant to carry at most.
     pub connections_per_replica: u64,
@@ -36,7 +38,7 @@ pub struct Scaling {
     pub queue_delay_target: Duration,
     /// The highest wish of this time counts when pods are removed.
     pub scale_down_window: Duration,
-    /// The user has paused it: what would be done is said, not done.
+    /// The user has paused it: the wish is said, and nothing is done.
     pub paused: bool,
 }
 
@@ -44,8 +46,9 @@ pub struct Scaling {
 pub enum ScalingMode {
     /// The manager decides.
     Managed,
-    /// An autoscaler of Kubernetes decides, through the scale subresource.
-    External,
+    /// So many, as the user or an autoscaler of Kubernetes says; the manager decides who goes, and when.
+    Given(u32),
+    /// There are as many as there are.
     Fixed,
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluice_proto::fleet::{CapKey, Phase, Report};
 
-use crate::facts::{PodFacts, PodName};
+use crate::facts::{Facts, PodFacts, PodName};
 use crate::limits::{FORGOTTEN_AFTER, GONE_AFTER, NEVER_HEARD_AFTER, SILENT_AFTER, STALE_AFTER};
 
 /// Reports closer together than this say nothing about rates.
@@ -20,6 +20,8 @@ pub(crate) struct View {
     pub(crate) pods: BTreeMap<PodName, PodView>,
     /// Kubernetes was heard; before that, pods are known by their reports alone.
     pub(crate) facts_known: bool,
+    /// What Kubernetes was asked for, where it is known.
+    pub(crate) replicas: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -69,10 +71,11 @@ pub(crate) enum Noted {
 }
 
 impl View {
-    pub(crate) fn set_facts(&mut self, facts: Vec<PodFacts>, now: Instant) {
+    pub(crate) fn set_facts(&mut self, facts: Facts, now: Instant) {
         self.facts_known = true;
-        let names: BTreeSet<PodName> = facts.iter().map(|pod| pod.name.clone()).collect();
-        for pod in facts {
+        self.replicas = facts.replicas;
+        let names: BTreeSet<PodName> = facts.pods.iter().map(|pod| pod.name.clone()).collect();
+        for pod in facts.pods {
             let known = self.pods.entry(pod.name.clone());
             let known = known.or_insert_with(|| PodView::new(now));
             known.facts = Some(pod);

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use sluice_manager::grpc::{Directory, Refusal};
-use sluice_manager::{Fleet, PlanSummary, PodFacts, PodName, PodState, Policy};
+use sluice_manager::{Facts, Fleet, PlanSummary, PodFacts, PodName, PodState, Policy};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info};
@@ -103,8 +103,12 @@ impl Fleets {
     }
 
     /// What a pass knows of a Gateway. Makes its fleet when there is none.
-    pub fn feed(&self, key: &Key, policy: Policy, pods: &[Arc<PodView>]) {
-        let facts = facts(pods);
+    /// `there`: how many pods Kubernetes was asked for until now.
+    pub fn feed(&self, key: &Key, policy: Policy, pods: &[Arc<PodView>], there: Option<i32>) {
+        let facts = Facts {
+            pods: facts(pods),
+            replicas: there.and_then(|there| u32::try_from(there).ok()),
+        };
         let mut state = self.state();
         let Some(term) = state.term else {
             return;
@@ -114,7 +118,7 @@ impl Fleets {
             let (fleet, run) = Fleet::start(term, policy.clone());
             let mut tasks = JoinSet::new();
             tasks.spawn(run);
-            tasks.spawn(watch_states(
+            tasks.spawn(watch_plans(
                 fleet.plans(),
                 key.clone(),
                 Arc::clone(&self.wake),
@@ -125,7 +129,7 @@ impl Fleets {
             }
         });
         led.fleet.set_policy(policy);
-        led.fleet.set_pods(facts);
+        led.fleet.set_facts(facts);
     }
 
     pub fn forget(&self, key: &Key) {
@@ -233,9 +237,9 @@ fn facts(pods: &[Arc<PodView>]) -> Vec<PodFacts> {
         .collect()
 }
 
-/// Wakes when who takes new clients is not whom it was.
-async fn watch_states(mut plans: watch::Receiver<Arc<PlanSummary>>, key: Key, wake: Wake) {
-    let mut seen: BTreeMap<PodName, PodState> = BTreeMap::new();
+/// Wakes when there is something to do: another pod takes new clients, there are to be more or fewer pods, or another one goes.
+async fn watch_plans(mut plans: watch::Receiver<Arc<PlanSummary>>, key: Key, wake: Wake) {
+    let mut seen = (BTreeMap::new(), None);
     while plans.changed().await.is_ok() {
         let plan = plans.borrow_and_update().clone();
         let states: BTreeMap<PodName, PodState> = plan
@@ -243,8 +247,10 @@ async fn watch_states(mut plans: watch::Receiver<Arc<PlanSummary>>, key: Key, wa
             .iter()
             .map(|(name, pod)| (name.clone(), pod.state))
             .collect();
-        if states != seen {
-            seen = states;
+        let scale = plan.scale.as_ref();
+        let scale = scale.map(|scale| (scale.replicas, scale.limit, scale.victim.clone()));
+        if (&states, &scale) != (&seen.0, &seen.1) {
+            seen = (states, scale);
             wake(key.clone());
             tokio::time::sleep(STATES_APART).await;
         }

@@ -10,6 +10,7 @@ pub mod dereference;
 mod last_good;
 mod overlay;
 mod redis;
+pub mod scaling;
 pub mod status;
 pub mod validate;
 
@@ -34,7 +35,7 @@ use crate::kinds::Kind;
 use crate::limits::{KUBELET_LAG, RESYNC, RETRY_PENDING, STATUS_INTERVAL};
 use crate::managed::Minder;
 use crate::object::{DATA_PLANE, Owner};
-use crate::pods::CONFIG_ANNOTATION;
+use crate::pods::{CONFIG_ANNOTATION, DELETION_COST_ANNOTATION, GOES_FIRST};
 use crate::queue::Outcome;
 use crate::redis::config::Passwords;
 use crate::shelf::Key;
@@ -42,6 +43,7 @@ use crate::world::{Reference, References, World};
 use apply::Applied;
 use build::Validated;
 use dereference::Snapshot;
+use scaling::Known;
 use status::Facts;
 use validate::{Defaults, Judgement};
 
@@ -166,14 +168,12 @@ impl Reconciler {
         let running = self.running_config(&snapshot);
         let judgement = validate::validate(&snapshot, &self.defaults, redis, running.as_deref());
         let valid = self.valid(&mut snapshot, &judgement).await?;
-        let trusted = self.fleets.trusted();
-        let valid = valid.map(|valid| Validated { trusted, ..valid });
-        if let Some(valid) = &valid {
-            let policy = fleet::policy(valid, &snapshot.gateway);
-            self.fleets.feed(key, policy, &snapshot.pods);
-        }
+        let valid = valid.map(|valid| self.led(&snapshot, valid));
         let applied = match &valid {
-            Some(valid) if !judgement.paused => Some(self.apply(&snapshot, valid).await?),
+            Some(valid) if !judgement.paused => {
+                self.name_victim(&snapshot).await?;
+                Some(self.apply(&snapshot, valid).await?)
+            }
             Some(_) | None => None,
         };
         if let (Some(valid), Some(applied)) = (&valid, &applied) {
@@ -192,6 +192,61 @@ impl Reconciler {
         application::report(&self.writer, &snapshot, &judgement, &status).await?;
         let redis_in = applied.as_ref().and_then(|_| self.minder.due(key));
         Ok(next(applied.as_ref(), [spared, redis_in]))
+    }
+
+    /// With what the manager adds, which hears of it first.
+    fn led(&self, snapshot: &Snapshot, mut valid: Validated) -> Validated {
+        let there = snapshot.replicas();
+        // Until those that are too many are gone, safe rates are to fit for all.
+        let most = there
+            .and_then(|there| u32::try_from(there).ok())
+            .unwrap_or(0);
+        if most > valid.config.data_planes_max {
+            Arc::make_mut(&mut valid.config).data_planes_max = most;
+        }
+        let policy = fleet::policy(&valid, &snapshot.gateway);
+        self.fleets
+            .feed(&snapshot.key, policy, &snapshot.pods, there);
+        let plan = self.fleets.plan(&snapshot.key);
+        let known = Known {
+            there,
+            former: former(snapshot).wanted_replicas,
+            decision: plan.as_ref().and_then(|plan| plan.scale.as_ref()),
+        };
+        let has_redis = valid.config.redis.is_some();
+        Validated {
+            replicas: scaling::replicas(&valid.spec.data_plane.scaling, has_redis, known),
+            trusted: self.fleets.trusted(),
+            ..valid
+        }
+    }
+
+    /// Has Kubernetes remove the pod that the manager chose when there are to be fewer, and no other.
+    async fn name_victim(&self, snapshot: &Snapshot) -> Result<(), WriteError> {
+        let plan = self.fleets.plan(&snapshot.key);
+        let scale = plan.as_ref().and_then(|plan| plan.scale.as_ref());
+        let victim = scale.and_then(|scale| scale.victim.as_deref());
+        let pods = ApiResource::erase::<Pod>(&());
+        let staying = snapshot
+            .pods
+            .iter()
+            .filter(|pod| !pod.terminating && !pod.ended);
+        for pod in staying {
+            let goes = victim == Some(pod.name.as_str());
+            if goes == pod.goes_first {
+                continue;
+            }
+            let cost = goes.then_some(GOES_FIRST);
+            let patch = json!({"metadata": {"annotations": {DELETION_COST_ANNOTATION: cost}}});
+            let told = self.writer.merge(&pods, &pod.namespace, &pod.name, &patch);
+            match told.await {
+                Err(WriteError::NotLeading) => return Err(WriteError::NotLeading),
+                // It is gone, or another one goes, and drains by itself.
+                Err(why) => debug!(pod = pod.name, %why, "deletion cost not written"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Has kubelets look at the configuration of pods now, and not within the next minute.

@@ -13,6 +13,9 @@ pub const CONFIG_ANNOTATION: &str = "sluice.dev/config";
 /// A pod that is to be emptied has this annotation with this value, as `kubectl sluice drain` writes it.
 pub const DRAIN_ANNOTATION: &str = "sluice.dev/drain";
 pub const REQUESTED: &str = "requested";
+/// Kubernetes removes pods of lower cost first; those that say nothing have 0.
+pub const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
+pub const GOES_FIRST: &str = "-1000";
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PodView {
@@ -35,6 +38,8 @@ pub struct PodView {
     pub created: i64,
     /// Someone asked for it to be emptied.
     pub drain: bool,
+    /// It goes first when there are to be fewer.
+    pub goes_first: bool,
     /// Digest of the configuration that its kubelet was told of last.
     pub config: String,
     pub ready: bool,
@@ -79,6 +84,7 @@ impl PodView {
                 .as_ref()
                 .map_or(0, |created| created.0.as_second()),
             drain: annotation(DRAIN_ANNOTATION) == REQUESTED,
+            goes_first: annotation(DELETION_COST_ANNOTATION) == GOES_FIRST,
             ips: list(pod, "/status/podIPs")
                 .filter_map(|ip| ip["ip"].as_str()?.parse().ok())
                 .collect(),

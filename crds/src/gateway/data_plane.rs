@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::DURATION;
 use super::quantity::Quantity;
+use super::scaling::Scaling;
 
 /// References to images: no white space, and nothing that a shell would read.
 pub(crate) const IMAGE: &str = "^[a-zA-Z0-9][-a-zA-Z0-9._/:@]*$";
@@ -65,34 +66,6 @@ pub enum RebalanceMode {
     Steer,
     Move,
     Disabled,
-}
-
-/// How many pods there are.
-#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
-pub struct Scaling {
-    /// Fixed (the default): `replicas`, which `kubectl scale` and autoscalers may change.
-    #[serde(default)]
-    pub mode: ScalingMode,
-    /// Number of pods, from 0 to 1000, default 2. Without redis there is never more than one.
-    #[serde(default = "replicas")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub replicas: i32,
-}
-
-impl Default for Scaling {
-    fn default() -> Self {
-        Self {
-            mode: ScalingMode::default(),
-            replicas: replicas(),
-        }
-    }
-}
-
-/// Who decides how many pods there are.
-#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
-pub enum ScalingMode {
-    #[default]
-    Fixed,
 }
 
 /// CPU and memory of a container.
@@ -161,8 +134,4 @@ impl Default for Drain {
 
 fn drain_timeout() -> String {
     "30s".to_owned()
-}
-
-fn replicas() -> i32 {
-    2
 }

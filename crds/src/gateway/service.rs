@@ -117,6 +117,9 @@ pub struct Operation {
     /// Active (the default). Paused: the operator changes nothing of the gateway but its status; the pods go on.
     #[serde(default)]
     pub reconciliation: Reconciliation,
+    /// Active (the default). Paused: where the operator decides how many pods there are, it leaves that as it is, and says what it would do.
+    #[serde(default, skip_serializing_if = "ScalingOperation::is_default")]
+    pub scaling: ScalingOperation,
 }
 
 /// Whether the operator changes things.
@@ -125,4 +128,18 @@ pub enum Reconciliation {
     #[default]
     Active,
     Paused,
+}
+
+/// Whether the operator changes the number of pods by what the load asks for.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+pub enum ScalingOperation {
+    #[default]
+    Active,
+    Paused,
+}
+
+impl ScalingOperation {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }

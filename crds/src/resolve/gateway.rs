@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{self, GatewayConfig};
-use crate::gateway::{AllowedNamespaces, GatewaySpec, Listener, Protocol, Relay, Switch};
+use crate::gateway::{AllowedNamespaces, GatewaySpec, Listener, Protocol, Relay, Scaling, Switch};
 use crate::objects::{GatewayObject, Objects};
 use crate::problem::Problem;
 
@@ -51,6 +51,7 @@ pub(super) fn resolve(gateway: &GatewayObject, objects: &Objects) -> Judged {
         let what = "nothing would be served: there is neither relay nor ingest";
         context.problem("spec", what, "write relay, ingest or both");
     }
+    check_scaling(&spec.data_plane.scaling, &mut context);
     let config = GatewayConfig {
         name: gateway.name.clone(),
         namespace: gateway.namespace.clone(),
@@ -99,13 +100,22 @@ fn check_durability(ingest: &config::Ingest, has_redis: bool, context: &mut Cont
     }
 }
 
+fn check_scaling(scaling: &Scaling, context: &mut Context<'_>) {
+    let (min, max) = (scaling.min(), scaling.max());
+    if min > max {
+        let what = format!("{min} pods at least and {max} at most is no range");
+        let instead = "write a min that is not above max; unset, they are 2 and 10";
+        context.problem("spec.dataPlane.scaling.min", what, instead);
+    }
+}
+
 /// The most data planes that there will be. Without redis each keeps everything itself, and there is one.
 fn data_planes_max(spec: &GatewaySpec) -> u32 {
     if spec.redis.is_none() {
         return 1;
     }
-    let replicas = u32::try_from(spec.data_plane.scaling.replicas);
-    replicas.unwrap_or_default().max(1)
+    let most = u32::try_from(spec.data_planes_most());
+    most.unwrap_or_default().max(1)
 }
 
 /// How problems name a Gateway.

@@ -4,6 +4,7 @@ use sluice_proto::fleet::Steering;
 
 use super::PlanSummary;
 use crate::planner::{Planner, Tick};
+use crate::policy::ScalingMode;
 
 /// Rounding of sums.
 const EPSILON: f64 = 1e-6;
@@ -84,12 +85,23 @@ fn scale_is_bounded(planner: &Planner, plan: &PlanSummary) -> Result<(), String>
     {
         return Err(format!("{victim} is to be removed and does not exist"));
     }
-    let current = u32::try_from(plan.pods.len()).unwrap_or(u32::MAX);
-    if scale.wanted > scaling.max.max(current) {
+    let asked = match scaling.mode {
+        ScalingMode::Given(asked) => asked,
+        ScalingMode::Managed | ScalingMode::Fixed => scaling.max,
+    };
+    if scale.wanted.max(scale.replicas) > asked.max(scale.of) {
         return Err(format!(
-            "{} pods are wanted, {} are the most",
-            scale.wanted, scaling.max
+            "{} pods are wanted, {asked} are the most",
+            scale.wanted
         ));
+    }
+    // All at once only where they drain by themselves.
+    let managed = scaling.mode == ScalingMode::Managed;
+    if managed && scale.replicas + 1 < scale.of {
+        return Err(format!("{} pods go at once", scale.of - scale.replicas));
+    }
+    if scaling.paused && managed && scale.replicas != scale.of {
+        return Err("pods come or go although scaling is paused".to_owned());
     }
     Ok(())
 }

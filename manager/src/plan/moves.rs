@@ -27,6 +27,8 @@ const RECIPIENT_CPU_MAX: f64 = 0.8;
 /// until more of them are here.
 const MISSING_MAX: f64 = 0.05;
 const MISSING_OVER: f64 = 0.02;
+/// Who was closed within so long is on its way: in a small fleet that alone can be a larger part of all.
+const ON_THE_WAY: Duration = Duration::from_secs(4);
 /// A tick that comes late is not made up for.
 const SPAN_MAX: Duration = Duration::from_secs(2);
 
@@ -90,7 +92,7 @@ impl Moves {
                 per_second,
             };
         }
-        self.watch(total);
+        self.watch(total, per_second);
         let mut left = self.change + per_second * span.min(SPAN_MAX).as_secs_f64();
         if self.paused {
             left = 0.0;
@@ -153,18 +155,19 @@ impl Moves {
         told.saturating_sub(done)
     }
 
-    fn watch(&mut self, total: u64) {
+    fn watch(&mut self, total: u64, per_second: f64) {
         let began_with = *self.began_with.get_or_insert(total);
         // Who came meanwhile counts as there from the beginning.
         let began_with = began_with.max(total);
         self.began_with = Some(began_with);
-        let missing = 1.0 - total as f64 / began_with.max(1) as f64;
-        self.paused = missing
-            > if self.paused {
-                MISSING_OVER
-            } else {
-                MISSING_MAX
-            };
+        let missing = (began_with - total) as f64;
+        let part = if self.paused {
+            MISSING_OVER
+        } else {
+            MISSING_MAX
+        };
+        let on_the_way = per_second * ON_THE_WAY.as_secs_f64();
+        self.paused = missing > (began_with as f64 * part).max(on_the_way);
     }
 
     fn words(&self, wanted: &[(PodName, u64)], steering: &Steering) -> Arc<str> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_manager::{
-    LEASE, PlanSummary, Planner, PodFacts, PodName, PodState, Policy, Rebalance, Scaling,
+    Facts, LEASE, PlanSummary, Planner, PodFacts, PodName, PodState, Policy, Rebalance, Scaling,
     ScalingMode, TICK,
 };
 use sluice_proto::fleet::{Cap, CapKey, Directive, Load, Report, Steering, Version};
@@ -107,6 +107,8 @@ pub(crate) struct World {
     pub(crate) closed_by_second: Vec<u64>,
     began: Instant,
     pub(crate) facts: bool,
+    /// What Kubernetes was asked for.
+    pub(crate) replicas: Option<u32>,
     names: u64,
 }
 
@@ -133,6 +135,7 @@ impl World {
             closed_by_second: Vec::new(),
             began: now,
             facts: true,
+            replicas: None,
             names: 0,
         };
         for _ in 0..pods {
@@ -151,6 +154,14 @@ impl World {
         }
         self.pods.insert(name.clone(), pod);
         name
+    }
+
+    /// The user has changed what he wants.
+    pub(crate) fn tell_policy(&mut self) {
+        let policy = self.policy.clone();
+        if let Some(planner) = &mut self.planner {
+            planner.set_policy(policy);
+        }
     }
 
     /// Killed; its clients come back to others.
@@ -257,13 +268,12 @@ impl World {
         }
         self.next_tick = self.now + TICK;
         if self.facts {
-            planner.set_pods(
-                self.pods
-                    .iter()
-                    .map(|(name, pod)| pod.facts(name))
-                    .collect(),
-                self.now,
-            );
+            let pods = self.pods.iter().map(|(name, pod)| pod.facts(name));
+            let facts = Facts {
+                pods: pods.collect(),
+                replicas: self.replicas,
+            };
+            planner.set_facts(facts, self.now);
         }
         let tick = planner.tick(self.now);
         self.plan = tick.summary;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sluice_manager::ScalingMode;
+use sluice_manager::{ScaleDecision, ScaleLimit, ScalingMode};
 use sluice_proto::fleet::CapKey;
 
 use crate::fleet::{World, policy};
@@ -10,37 +10,54 @@ use crate::fleet::{World, policy};
 /// Until a pod that is wanted takes clients.
 const POD_STARTS_IN: Duration = Duration::from_secs(20);
 
-/// Kubernetes: makes pods that are wanted, and removes a victim once it is drained.
+/// Kubernetes: makes pods until there are as many as it is asked for, and removes who is named where there are too many.
 struct Cluster {
+    asked: u32,
     coming: Vec<Instant>,
     most: usize,
 }
 
 impl Cluster {
+    fn of(world: &World) -> Self {
+        Self {
+            asked: u32::try_from(world.pods.len()).expect("few pods"),
+            coming: Vec::new(),
+            most: 0,
+        }
+    }
+
     fn run(&mut self, world: &mut World, time: Duration, mut each_second: impl FnMut(&mut World)) {
         for _ in 0..time.as_secs() {
             world.run(Duration::from_secs(1));
             each_second(world);
-            let (now, pods) = (world.now, world.pods.len());
-            let Some(scale) = world.plan.scale.clone() else {
-                continue;
-            };
-            let wanted = scale.wanted as usize;
-            while pods + self.coming.len() < wanted {
+            let now = world.now;
+            if let Some(scale) = world.plan.scale.clone()
+                && scale.of == self.asked
+            {
+                if scale.replicas < self.asked {
+                    self.remove(world, &scale);
+                }
+                self.asked = scale.replicas;
+            }
+            while world.pods.len() + self.coming.len() < self.asked as usize {
                 self.coming.push(now + POD_STARTS_IN);
             }
+            world.replicas = Some(self.asked);
             let started = self.coming.iter().filter(|at| **at <= now).count();
             self.coming.retain(|at| *at > now);
             for _ in 0..started {
                 world.add();
             }
-            let victim = scale
-                .victim
-                .filter(|victim| wanted < pods && world.plan.pods[victim].drained);
-            if let Some(victim) = victim {
-                world.kill(&victim);
-            }
             self.most = self.most.max(world.pods.len());
+        }
+    }
+
+    fn remove(&mut self, world: &mut World, scale: &ScaleDecision) {
+        let victim = scale.victim.as_ref().expect("who goes is named");
+        assert_eq!(scale.replicas + 1, self.asked);
+        if self.coming.pop().is_none() {
+            assert_eq!(world.pods[victim].connections, 0, "{victim} has clients");
+            world.kill(victim);
         }
     }
 }
@@ -58,10 +75,7 @@ fn managed(min: u32, max: u32) -> World {
 fn a_spike_adds_pods_before_they_are_full_and_they_go_one_by_one_after_a_while() {
     let mut world = managed(2, 20);
     world.scatter(10_000);
-    let mut cluster = Cluster {
-        coming: Vec::new(),
-        most: 0,
-    };
+    let mut cluster = Cluster::of(&world);
     cluster.run(&mut world, Duration::from_secs(120), |_| {});
     assert_eq!(world.pods.len(), 2);
     // Ten times as many within two minutes.
@@ -103,13 +117,65 @@ fn a_spike_adds_pods_before_they_are_full_and_they_go_one_by_one_after_a_while()
 }
 
 #[test]
+fn who_is_too_many_by_the_users_word_goes_when_it_is_empty() {
+    let mut policy = policy(&[]);
+    policy.scaling.mode = ScalingMode::Given(4);
+    let mut world = World::new(policy, 4, 5);
+    world.scatter(12_000);
+    let mut cluster = Cluster::of(&world);
+    cluster.run(&mut world, Duration::from_secs(60), |_| {});
+    assert_eq!((world.pods.len(), world.total()), (4, 12_000));
+    world.policy.scaling.mode = ScalingMode::Given(2);
+    world.tell_policy();
+    let mut closed = world.closed_by_second.len();
+    cluster.run(&mut world, Duration::from_secs(200), |_| {});
+    assert_eq!((world.pods.len(), cluster.asked), (2, 2));
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.total(), 12_000);
+    // Within the budget of 1 % per second, with the pods' own rhythm.
+    let most = world.closed_by_second.split_off(closed);
+    assert!(most.iter().all(|second| *second <= 240), "{most:?}");
+    // Up at once.
+    world.policy.scaling.mode = ScalingMode::Given(6);
+    world.tell_policy();
+    cluster.run(&mut world, Duration::from_secs(2), |_| {});
+    assert_eq!(cluster.asked, 6);
+    // And nobody is left to take the clients of the last ones.
+    world.policy.scaling.mode = ScalingMode::Given(0);
+    world.tell_policy();
+    closed = cluster.coming.len();
+    world.run(Duration::from_secs(2));
+    let scale = world.plan.scale.clone().unwrap();
+    assert_eq!((scale.replicas, scale.victim, closed), (0, None, 4));
+}
+
+#[test]
+fn a_paused_fleet_only_says_what_it_wishes() {
+    let mut world = managed(2, 20);
+    world.policy.scaling.paused = true;
+    world.tell_policy();
+    world.scatter(60_000);
+    let mut cluster = Cluster::of(&world);
+    cluster.run(&mut world, Duration::from_secs(120), |_| {});
+    let scale = world.plan.scale.clone().unwrap();
+    assert_eq!((scale.replicas, scale.limit), (2, Some(ScaleLimit::Paused)));
+    assert!(scale.wish >= 5, "{scale:?}");
+    world.policy.scaling.paused = false;
+    world.policy.scaling.max = 3;
+    world.tell_policy();
+    cluster.run(&mut world, Duration::from_secs(120), |_| {});
+    let scale = world.plan.scale.clone().unwrap();
+    assert_eq!(
+        (world.pods.len(), scale.limit),
+        (3, Some(ScaleLimit::Maximum))
+    );
+}
+
+#[test]
 fn steady_load_changes_nothing() {
     let mut world = managed(2, 20);
     world.scatter(55_000);
-    let mut cluster = Cluster {
-        coming: Vec::new(),
-        most: 0,
-    };
+    let mut cluster = Cluster::of(&world);
     cluster.run(&mut world, Duration::from_secs(1_200), |_| {});
     let pods = world.pods.len();
     assert!((4..=5).contains(&pods), "{pods} pods");
@@ -124,10 +190,7 @@ fn steady_load_changes_nothing() {
 fn nothing_is_removed_while_pods_do_not_report() {
     let mut world = managed(2, 20);
     world.scatter(70_000);
-    let mut cluster = Cluster {
-        coming: Vec::new(),
-        most: 0,
-    };
+    let mut cluster = Cluster::of(&world);
     cluster.run(&mut world, Duration::from_secs(240), |_| {});
     let pods = world.pods.len();
     assert!(pods >= 5);

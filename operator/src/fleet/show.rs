@@ -29,10 +29,12 @@ pub fn one(key: &Key, plan: &PlanSummary) -> Value {
     });
     let scale = plan.scale.as_ref().map(|scale| {
         json!({
+            "replicas": scale.replicas,
             "wanted": scale.wanted,
-            "unlimited": scale.unlimited,
+            "wish": scale.wish,
             "reason": format!("{:?}", scale.reason),
-            "limited": scale.limited,
+            "limit": scale.limit.map(|limit| format!("{limit:?}")),
+            "waits": scale.waits,
             "victim": scale.victim,
         })
     });

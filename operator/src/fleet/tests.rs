@@ -141,7 +141,7 @@ async fn a_data_plane_is_heard_where_its_gateway_is_led_and_as_itself_only() {
         Some(Refusal::Unknown(_))
     ));
     let key = ("n".to_owned(), "g".to_owned());
-    fleets.feed(&key, wishes(), &[]);
+    fleets.feed(&key, wishes(), &[], None);
     assert_eq!(refused(Some(&own), "n/g", "g-a").await, None);
     let forged = token(&stranger, "g-a", "1");
     let former = token(&signer, "g-a", "0");

@@ -10,6 +10,7 @@ use kube::api::DynamicObject;
 use serde_json::Value;
 use sluice_crds::objects::{ApplicationObject, GatewayObject, Objects};
 
+use crate::kinds::Kind;
 use crate::object::DATA_PLANE;
 use crate::pods::PodView;
 use crate::shelf::Key;
@@ -26,6 +27,15 @@ pub struct Snapshot {
     pub objects: Objects,
     pub live: Live,
     pub pods: Vec<Arc<PodView>>,
+}
+
+impl Snapshot {
+    /// How many pods Kubernetes was asked for; `None`: nothing yet.
+    pub fn replicas(&self) -> Option<i32> {
+        let key = (Kind::Deployment, self.key.1.clone());
+        let replicas = self.live.get(&key)?.data.pointer("/spec/replicas")?;
+        i32::try_from(replicas.as_i64()?).ok()
+    }
 }
 
 /// The Applications that name a Gateway, in all namespaces.

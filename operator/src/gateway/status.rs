@@ -11,7 +11,7 @@ use sluice_crds::conditions::{
 };
 use sluice_crds::gateway::{GatewayStatus, RedisStatus};
 use sluice_crds::problem::{Problem, Reason};
-use sluice_manager::PlanSummary;
+use sluice_manager::{PlanSummary, ScaleLimit};
 
 use super::apply::Applied;
 use crate::external::Told;
@@ -120,7 +120,7 @@ fn findings(facts: &Facts<'_>, ready: i32, wanted: i32) -> Vec<Finding> {
     let accepted = accepted(facts.problems);
     let programmed = programmed(facts);
     let redis = redis(&facts.redis, ready);
-    let rollout = rollout(facts);
+    let rollout = rollout(facts).or_else(|| removal(facts));
     let whole = ready_finding(facts, [&accepted, &programmed, &redis], ready, wanted);
     let stalled = stalled(facts);
     let reconciling = reconciling(facts, &whole, rollout.as_deref(), stalled.is_some());
@@ -142,15 +142,46 @@ fn findings(facts: &Facts<'_>, ready: i32, wanted: i32) -> Vec<Finding> {
             message,
         ));
     }
-    if let Some(limited) = facts.limited {
-        all.push(Finding::new(SCALING_LIMITED, true, "NoRedis", limited));
-    }
+    all.extend(scaling_limited(facts));
     if facts.paused {
         let message =
             "the operator changes nothing; write spec.operation.reconciliation: Active to go on";
         all.push(Finding::new(PAUSED, true, "ReconciliationPaused", message));
     }
     all
+}
+
+fn scaling_limited(facts: &Facts<'_>) -> Option<Finding> {
+    if let Some(limited) = facts.limited {
+        return Some(Finding::new(SCALING_LIMITED, true, "NoRedis", limited));
+    }
+    let scale = facts.plan.as_ref()?.scale.as_ref()?;
+    let wish = scale.wish;
+    let (reason, message) = match scale.limit? {
+        ScaleLimit::Maximum => (
+            "Maximum",
+            format!("{wish} pods would be needed; write a higher spec.dataPlane.scaling.max"),
+        ),
+        ScaleLimit::Paused if wish == scale.of => return None,
+        ScaleLimit::Paused => (
+            "Paused",
+            format!(
+                "{wish} pods would be right; write spec.operation.scaling: Active to have them"
+            ),
+        ),
+    };
+    Some(Finding::new(SCALING_LIMITED, true, reason, message))
+}
+
+/// Which pod is to go, while clients are still on it.
+fn removal(facts: &Facts<'_>) -> Option<String> {
+    let plan = facts.plan.as_ref()?;
+    let victim = plan.scale.as_ref()?.victim.as_ref()?;
+    let clients = plan.pods.get(victim).map_or(0, |pod| pod.connections);
+    let clients = rounded(clients);
+    Some(format!(
+        "{victim} is drained before it is removed; about {clients} clients are left"
+    ))
 }
 
 fn accepted(problems: &[Problem]) -> Finding {

@@ -131,7 +131,7 @@ async fn drift_is_repaired_and_nothing_else_is_written() {
     let stage = stage(SPEC);
     stage.pass().await;
     stage.server.edit(DEPLOYMENT, |deployment| {
-        deployment["spec"]["replicas"] = 7.into()
+        deployment["spec"]["replicas"] = 1.into()
     });
     assert_eq!(stage.pass().await, [format!("PATCH {DEPLOYMENT}")]);
     assert_eq!(stage.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 2);

@@ -15,6 +15,7 @@ use sluice_crds::resolve::{self, ApplicationOutcome};
 use super::build::{ADMIN_PORT, Validated};
 use super::dereference::Snapshot;
 use super::last_good;
+use super::scaling::{self, Known};
 use crate::object::{Object, Owner};
 use crate::shelf::Key;
 
@@ -122,16 +123,17 @@ pub(super) fn restarted_at(snapshot: &Snapshot) -> Option<String> {
     annotations.get(RESTARTED_AT).cloned()
 }
 
-/// How many pods there should be, and why not as many as was asked for: without Redis a second pod would be another gateway.
+/// How many pods there should be, as far as the Gateway alone says it, and why not as many as was asked for.
 pub(super) fn replicas(spec: &GatewaySpec, config: &GatewayConfig) -> (i32, Option<String>) {
-    let asked = spec.dataplane_replicas();
-    if config.redis.is_none() && asked > 1 {
-        let limited = format!(
-            "1 of {asked} pods: without redis each pod would be a gateway of its own; write spec.redis to have more"
-        );
-        return (1, Some(limited));
-    }
-    (asked, None)
+    let has_redis = config.redis.is_some();
+    let scaling = &spec.data_plane.scaling;
+    let nothing = Known {
+        there: None,
+        former: 0,
+        decision: None,
+    };
+    let limited = scaling::bounded(scaling.most(), has_redis).1;
+    (scaling::replicas(scaling, has_redis, nothing), limited)
 }
 
 fn problem(snapshot: &Snapshot, field: &str, what: String, instead: &str) -> Problem {

@@ -26,9 +26,10 @@ pub(crate) struct Fleet {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Scale {
     pub(crate) wanted: u32,
-    pub(crate) unlimited: u32,
+    pub(crate) wish: u32,
     pub(crate) reason: String,
-    pub(crate) limited: Option<String>,
+    pub(crate) limit: Option<String>,
+    pub(crate) waits: Option<String>,
     pub(crate) victim: Option<String>,
 }
 

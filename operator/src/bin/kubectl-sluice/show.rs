@@ -70,8 +70,11 @@ pub(crate) fn plan(fleet: &Fleet) -> String {
     }
     if let Some(scale) = &fleet.scale {
         let _ = write!(text, "Pods wanted: {} ({})", scale.wanted, scale.reason);
-        if let Some(limited) = &scale.limited {
-            let _ = write!(text, ", not {}: {limited}", scale.unlimited);
+        if let Some(limit) = &scale.limit {
+            let _ = write!(text, ", not {} ({limit})", scale.wish);
+        }
+        if let Some(waits) = &scale.waits {
+            let _ = write!(text, ", none goes: {waits}");
         }
         if let Some(victim) = &scale.victim {
             let _ = write!(text, "; next to go: {victim}");
@@ -150,7 +153,7 @@ mod tests {
             "activity": "moving 240 clients off demo-a", "connections": 1200,
             "arrivedPerMinute": 600.4, "deliveredPerMinute": 590.0, "failedPerMinute": 0.0,
             "waiting": 31, "oldestSeconds": 2.25,
-            "scale": {"wanted": 3, "unlimited": 5, "reason": "Connections", "limited": "max is 3", "victim": null},
+            "scale": {"replicas": 3, "wanted": 3, "wish": 5, "reason": "Connections", "limit": "Maximum", "waits": null, "victim": null},
             "caps": [{"key": "gateway", "sentPerMinute": 590.0, "allowedPerMinute": 598.0}],
             "pods": [
                 {"name": "demo-a", "state": "Fenced", "reason": "has 40 % more than its share", "connections": 900,
@@ -167,7 +170,7 @@ mod tests {
         let wanted = "\
 shop/demo: plan 42 of term 7, 1200 connections, 600 in, 590 out, 0 failed per minute, 31 waiting, delay 2.2s
 Under way: moving 240 clients off demo-a
-Pods wanted: 3 (Connections), not 5: max is 3
+Pods wanted: 3 (Connections), not 5 (Maximum)
 
 POD      STATE       CONNECTIONS   FAIR   WHY
 demo-a   Fenced      900           600    has 40 % more than its share

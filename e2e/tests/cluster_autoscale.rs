@@ -1,0 +1,184 @@
+//! The manager decides how many pods there are: more when clients come, without disconnecting anyone; fewer when they have gone,
+//! one drained pod at a time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use sluice_e2e::bench::workers::Workers;
+use sluice_e2e::deployed::numbered::{self, Writers, owed};
+use sluice_e2e::deployed::{Deployed, Install};
+use tokio::time::{Instant, sleep, timeout};
+
+/// A pod is meant to carry 200, and 70 % of that is planned for: the stayers need two pods, all together five.
+const CONNECTIONS_PER_REPLICA: usize = 200;
+const STAYERS: usize = 200;
+const VISITORS: usize = 450;
+/// Messages per second over all channels of the stayers.
+const RATE: f64 = 30.0;
+const SCALING: &str = r#"{"mode": "Managed", "min": 2, "max": 4, "connectionsPerReplica": 200, "scaleDownWindow": "30s"}"#;
+const SOON: Duration = Duration::from_secs(90);
+/// From clients to pods that take clients.
+const GROWS_WITHIN: Duration = Duration::from_secs(60);
+/// The window, a calm minute after growth, and for each of two pods: what carries clients learns of it, and they are moved.
+const SHRINKS_WITHIN: Duration = Duration::from_secs(240);
+const SCENARIO: Duration = Duration::from_secs(540);
+/// After the last message.
+const SETTLE: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_come_with_clients_and_go_after_them() -> Result<()> {
+    let deployed = Deployed::start("autoscale", Install::AsInReadme).await?;
+    let scenario = timeout(SCENARIO, scenario(&deployed)).await;
+    let scenario = scenario.context("it takes too long").flatten();
+    deployed.namespace.explain(scenario)
+}
+
+async fn scenario(deployed: &Deployed) -> Result<()> {
+    patch(
+        deployed,
+        &format!(r#"{{"dataPlane": {{"scaling": {SCALING}}}}}"#),
+    )
+    .await?;
+    // README's Gateway has three: the one that is too many waits for the window as well.
+    replicas(deployed, 2, SHRINKS_WITHIN).await?;
+    let mut stayers = enter(deployed, STAYERS, 0)?;
+    stayers.go()?;
+    let writers = Writers::start(deployed, STAYERS, 0, RATE);
+    sleep(SETTLE).await;
+    replicas(deployed, 2, SOON).await?;
+
+    let mut visitors = enter(deployed, VISITORS, 1_000_000)?;
+    visitors.go()?;
+    let grown = replicas(deployed, 4, GROWS_WITHIN).await?;
+    let limited = condition(deployed, "ScalingLimited").await?;
+    ensure!(
+        limited.contains("Maximum") && limited.contains("5 pods would be needed"),
+        "{limited:?}"
+    );
+    let report = tokio::task::block_in_place(|| visitors.stop())?;
+    ensure!(
+        report.closes.is_empty(),
+        "growth disconnected visitors: {:?}",
+        report.closes
+    );
+
+    let before = spread(deployed).await?;
+    let shrunk = replicas(deployed, 2, SHRINKS_WITHIN).await?;
+    eprintln!("four pods after {grown:?}, two again after {shrunk:?}; {before:?} then");
+    all_back(deployed).await?;
+    let last = writers.stop().await?;
+    sleep(SETTLE).await;
+    let report = tokio::task::block_in_place(|| stayers.stop())?;
+    let followed = &report.followed;
+    let missing = owed(&last, STAYERS).cast_signed() - followed.reached.cast_signed();
+    eprintln!(
+        "closes {:?}, returns {}, lost {}, missing {missing}, repeated {}",
+        report.closes, followed.returns, followed.lost, followed.repeated
+    );
+    ensure!(
+        followed.lost == 0 && missing == 0 && followed.told == 0 && followed.away_at_end == 0,
+        "{followed:?}"
+    );
+    ensure!(condition(deployed, "ScalingLimited").await?.is_empty());
+    paused(deployed).await
+}
+
+fn enter(deployed: &Deployed, clients: usize, first: usize) -> Result<Workers> {
+    tokio::task::block_in_place(|| numbered::follow(deployed, clients, first))
+}
+
+async fn patch(deployed: &Deployed, spec: &str) -> Result<()> {
+    let patch = format!(r#"{{"spec": {spec}}}"#);
+    let words = ["patch", "slgw/demo", "--type=merge", "--patch", &patch];
+    deployed.namespace.kubectl(&words).await?;
+    Ok(())
+}
+
+async fn deployment(deployed: &Deployed) -> Result<Value> {
+    let words = ["get", "deployment/demo", "--output=json"];
+    Ok(serde_json::from_str(
+        &deployed.namespace.kubectl(&words).await?,
+    )?)
+}
+
+/// How long until so many pods are ready, and no others are left. No pod is removed while it has clients.
+async fn replicas(deployed: &Deployed, count: usize, within: Duration) -> Result<Duration> {
+    let since = Instant::now();
+    let mut asked = None;
+    let mut clients = BTreeMap::new();
+    loop {
+        let now = deployment(deployed).await?;
+        let wanted = now["spec"]["replicas"].as_u64().context("replicas")?;
+        if asked.is_some_and(|asked| wanted < asked) {
+            let staying = deployed.pods().await?;
+            let gone: BTreeMap<_, u64> = clients
+                .iter()
+                .filter(|(name, _)| !staying.iter().any(|pod| pod.name == **name))
+                .collect::<BTreeMap<_, _>>()
+                .into_iter()
+                .map(|(name, count): (&String, &u64)| (name.clone(), *count))
+                .collect();
+            ensure!(
+                gone.values().sum::<u64>() == 0,
+                "pods went with clients on them: {gone:?}"
+            );
+        }
+        asked = Some(wanted);
+        let ready = now["status"]["readyReplicas"].as_u64().unwrap_or(0);
+        let pods = deployed.pods().await?.len();
+        if (wanted, ready, pods) == (count as u64, count as u64, count) {
+            return Ok(since.elapsed());
+        }
+        ensure!(
+            since.elapsed() < within,
+            "{wanted} pods asked for, {ready} ready, {pods} there, after {within:?}"
+        );
+        // A pod may end while it is asked.
+        if let Ok(now) = deployed.clients().await {
+            clients = now;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn spread(deployed: &Deployed) -> Result<BTreeMap<String, u64>> {
+    deployed.clients().await
+}
+
+async fn all_back(deployed: &Deployed) -> Result<()> {
+    let cluster = deployed.namespace.cluster();
+    let back = async || Ok(deployed.clients().await?.values().sum::<u64>() == STAYERS as u64);
+    cluster.wait_for("the stayers are back", SOON, back).await
+}
+
+/// Reason and message; empty: it does not stand there.
+async fn condition(deployed: &Deployed, kind: &str) -> Result<String> {
+    let path = format!(
+        r#"--output=jsonpath={{range .status.conditions[?(@.type=="{kind}")]}}{{.reason}}: {{.message}}{{end}}"#
+    );
+    deployed
+        .namespace
+        .kubectl(&["get", "slgw/demo", &path])
+        .await
+}
+
+/// What is paused is only said.
+async fn paused(deployed: &Deployed) -> Result<()> {
+    patch(deployed, r#"{"operation": {"scaling": "Paused"}}"#).await?;
+    sleep(SETTLE).await;
+    let mut visitors = enter(deployed, CONNECTIONS_PER_REPLICA * 2, 2_000_000)?;
+    visitors.go()?;
+    let cluster = deployed.namespace.cluster();
+    let said = async || {
+        Ok(condition(deployed, "ScalingLimited")
+            .await?
+            .starts_with("Paused: "))
+    };
+    cluster.wait_for("the status says so", SOON, said).await?;
+    replicas(deployed, 2, SETTLE).await?;
+    patch(deployed, r#"{"operation": {"scaling": "Active"}}"#).await?;
+    replicas(deployed, 4, GROWS_WITHIN).await?;
+    Ok(())
+}
