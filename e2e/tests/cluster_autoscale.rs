@@ -17,7 +17,8 @@ const STAYERS: usize = 200;
 const VISITORS: usize = 450;
 /// Messages per second over all channels of the stayers.
 const RATE: f64 = 30.0;
-const SCALING: &str = r#"{"mode": "Managed", "min": 2, "max": 4, "connectionsPerReplica": 200, "scaleDownWindow": "30s"}"#;
+/// A debug build needs more CPU than pods of tests ask for.
+const SCALING: &str = r#"{"mode": "Managed", "min": 2, "max": 4, "connectionsPerReplica": 200, "targetCpuPercent": 1000, "scaleDownWindow": "30s"}"#;
 const SOON: Duration = Duration::from_secs(90);
 /// From clients to pods that take clients.
 const GROWS_WITHIN: Duration = Duration::from_secs(60);

@@ -111,6 +111,4 @@ pub enum ScaleReason {
     Minimum,
     /// The user, or an autoscaler of Kubernetes.
     Asked,
-    /// Nothing says that it should change.
-    Steady,
 }

@@ -110,11 +110,7 @@ impl Scaler {
             replicas: asked.max(current),
             of: current,
             wanted: asked,
-            reason: if asked == current {
-                ScaleReason::Steady
-            } else {
-                ScaleReason::Asked
-            },
+            reason: ScaleReason::Asked,
             wish: asked,
             limit: None,
             waits: None,
@@ -160,10 +156,10 @@ impl Scaler {
             (false, true) => Some(ScaleLimit::Maximum),
             (false, false) => None,
         };
-        let reason = match () {
-            () if wanted == current => ScaleReason::Steady,
-            () if wish < min => ScaleReason::Minimum,
-            () => reason,
+        let reason = if wish < min {
+            ScaleReason::Minimum
+        } else {
+            reason
         };
         ScaleDecision {
             replicas: wanted.max(current),

@@ -64,7 +64,7 @@ mod tests {
             replicas,
             of,
             wanted: replicas,
-            reason: ScaleReason::Steady,
+            reason: ScaleReason::Asked,
             wish: replicas,
             limit: None,
             waits: None,

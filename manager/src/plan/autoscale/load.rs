@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::Seen;
 use crate::plan::ScaleReason;
-use crate::policy::Policy;
 use crate::view::View;
 
 /// Totals are remembered for so long, for the slope; and reckoned by in a panic for so long.
@@ -15,13 +14,20 @@ const PANIC: Duration = Duration::from_secs(6);
 const PANIC_RATIO: f64 = 1.5;
 /// Until a new pod takes clients.
 const READY_TIME: Duration = Duration::from_secs(45);
+/// CPU and waiting jump; what lasts for so long counts.
+const CPU_WINDOW: Duration = Duration::from_secs(30);
+const LAG_WINDOW: Duration = Duration::from_secs(15);
 /// What the slope leads to may fill pods so far.
 const SLOPE_TARGET: f64 = 0.85;
 
 /// What was seen.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Load {
-    totals: VecDeque<(Instant, u64)>,
+    /// Connections of all pods.
+    totals: Series,
+    /// See [`cpu`] and [`lag`].
+    cpu: Series,
+    lag: Series,
     panicked: Option<Instant>,
 }
 
@@ -32,11 +38,9 @@ pub(super) struct Wish {
 
 impl Load {
     pub(super) fn remember(&mut self, view: &View, now: Instant) {
-        self.totals.push_back((now, view.connections(now)));
-        let old = |at: &Instant| now.saturating_duration_since(*at) > STABLE;
-        while self.totals.front().is_some_and(|(at, _)| old(at)) {
-            self.totals.pop_front();
-        }
+        self.totals.push(view.connections(now) as f64, now);
+        self.cpu.push(cpu(view, now), now);
+        self.lag.push(lag(view, now), now);
     }
 
     pub(super) fn panicked_at(&self) -> Option<Instant> {
@@ -45,14 +49,11 @@ impl Load {
 
     /// The most that anything asks for, where there are `current` pods.
     pub(super) fn wish(&mut self, seen: &Seen<'_>, current: u32) -> Wish {
-        let Seen {
-            view, policy, now, ..
-        } = *seen;
-        let scaling = &policy.scaling;
+        let (scaling, now) = (&seen.policy.scaling, seen.now);
         let capacity = scaling.connections_per_replica.max(1) as f64;
         let pods = |connections: f64, part: f64| (connections / (capacity * part)).ceil() as u32;
-        let by_stable = pods(self.mean(STABLE, now), scaling.connections_target);
-        let by_short = pods(self.mean(PANIC, now), scaling.connections_target);
+        let by_stable = pods(self.totals.mean(STABLE, now), scaling.connections_target);
+        let by_short = pods(self.totals.mean(PANIC, now), scaling.connections_target);
         let ratio = f64::from(by_short) / f64::from(current.max(1));
         if ratio >= PANIC_RATIO {
             self.panicked = Some(now);
@@ -65,52 +66,85 @@ impl Load {
         } else {
             by_stable.max(by_short)
         };
-        let total = self.totals.back().map_or(0, |(_, total)| *total) as f64;
+        let total = self.totals.last();
         // A jump is no slope: it does not go on like that.
         let rise = self.slope(now).max(0.0) * READY_TIME.as_secs_f64();
         let ahead = total + rise.min(total);
+        let cpu = self.cpu.steady(CPU_WINDOW, now) / scaling.cpu_target;
+        let by_cpu = (f64::from(current) * cpu).ceil() as u32;
+        let target = scaling.queue_delay_target.as_secs_f64().max(0.001);
+        let late = self.lag.steady(LAG_WINDOW, now) / target;
+        let by_queue = if late > 1.0 {
+            (f64::from(current) * late.min(2.0)).ceil() as u32
+        } else {
+            0
+        };
         let wishes = [
             (by_connections, ScaleReason::Connections),
             (pods(ahead, SLOPE_TARGET), ScaleReason::Slope),
-            (by_cpu(view, policy, current, now), ScaleReason::Cpu),
-            (
-                by_queue(view, policy, current, now),
-                ScaleReason::QueueDelay,
-            ),
+            (by_cpu, ScaleReason::Cpu),
+            (by_queue, ScaleReason::QueueDelay),
         ];
         let most = wishes.into_iter().max_by_key(|(pods, _)| *pods);
-        let (pods, reason) = most.unwrap_or((current, ScaleReason::Steady));
+        let (pods, reason) = most.unwrap_or((current, ScaleReason::Connections));
         Wish {
             pods: pods.max(1),
             reason,
         }
     }
 
-    fn mean(&self, window: Duration, now: Instant) -> f64 {
-        let recent = self
-            .totals
-            .iter()
-            .filter(|(at, _)| now.saturating_duration_since(*at) <= window);
-        let (sum, count) = recent.fold((0, 0), |(sum, count), (_, total)| (sum + total, count + 1));
-        sum as f64 / f64::from(count.max(1))
-    }
-
     /// Connections per second, over the last minute, or since the manager began.
     fn slope(&self, now: Instant) -> f64 {
-        let Some((first_at, first)) = self.totals.front() else {
+        let Some((first_at, first)) = self.totals.0.front() else {
             return 0.0;
         };
-        let last = self.totals.back().map_or(0, |(_, total)| *total);
-        let span = now.saturating_duration_since(*first_at).as_secs_f64();
-        if span < PANIC.as_secs_f64() {
+        let span = now.saturating_duration_since(*first_at);
+        if span < PANIC {
             0.0
         } else {
-            (last as f64 - *first as f64) / span
+            (self.totals.last() - first) / span.as_secs_f64()
         }
     }
 }
 
-fn by_cpu(view: &View, policy: &Policy, current: u32, now: Instant) -> u32 {
+/// What was there, by time; older than [`STABLE`] is forgotten.
+#[derive(Debug, Clone, Default)]
+struct Series(VecDeque<(Instant, f64)>);
+
+impl Series {
+    fn push(&mut self, value: f64, now: Instant) {
+        self.0.push_back((now, value));
+        let old = |at: &Instant| now.saturating_duration_since(*at) > STABLE;
+        while self.0.front().is_some_and(|(at, _)| old(at)) {
+            self.0.pop_front();
+        }
+    }
+
+    fn last(&self) -> f64 {
+        self.0.back().map_or(0.0, |(_, value)| *value)
+    }
+
+    fn mean(&self, window: Duration, now: Instant) -> f64 {
+        let recent = self
+            .0
+            .iter()
+            .filter(|(at, _)| now.saturating_duration_since(*at) <= window);
+        let (sum, count) = recent.fold((0.0, 0), |(sum, count), (_, value)| {
+            (sum + value, count + 1)
+        });
+        sum / f64::from(count.max(1))
+    }
+
+    /// 0 until as much as the window was seen: a moment says little.
+    fn steady(&self, window: Duration, now: Instant) -> f64 {
+        let first = self.0.front();
+        let seen = first.is_some_and(|(at, _)| now.saturating_duration_since(*at) >= window);
+        if seen { self.mean(window, now) } else { 0.0 }
+    }
+}
+
+/// Used by pods that are warm, as a part of what they request.
+fn cpu(view: &View, now: Instant) -> f64 {
     let mut used = 0.0;
     let mut requested = 0.0;
     for pod in view.pods.values() {
@@ -123,23 +157,16 @@ fn by_cpu(view: &View, policy: &Policy, current: u32, now: Instant) -> u32 {
             requested += request;
         }
     }
-    if requested <= 0.0 {
-        return 0;
+    if requested > 0.0 {
+        used / requested
+    } else {
+        0.0
     }
-    (f64::from(current) * used / (requested * policy.scaling.cpu_target)).ceil() as u32
 }
 
-/// Only what the gateway itself causes.
-fn by_queue(view: &View, policy: &Policy, current: u32, now: Instant) -> u32 {
-    let lags = view.pods.values().filter_map(|pod| pod.fresh(now));
-    let lag = lags
-        .map(|heard| heard.report.queue.dispatch_lag)
-        .max()
-        .unwrap_or_default();
-    let ratio = lag.as_secs_f64() / policy.scaling.queue_delay_target.as_secs_f64().max(0.001);
-    if ratio <= 1.0 {
-        0
-    } else {
-        (f64::from(current) * ratio.min(2.0)).ceil() as u32
-    }
+/// Of the pod where requests wait the longest for what only the gateway itself causes, in seconds.
+fn lag(view: &View, now: Instant) -> f64 {
+    let heard = view.pods.values().filter_map(|pod| pod.fresh(now));
+    let lag = heard.map(|heard| heard.report.queue.dispatch_lag).max();
+    lag.unwrap_or_default().as_secs_f64()
 }

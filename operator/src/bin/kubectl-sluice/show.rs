@@ -69,9 +69,13 @@ pub(crate) fn plan(fleet: &Fleet) -> String {
         let _ = writeln!(text, "Under way: {activity}");
     }
     if let Some(scale) = &fleet.scale {
-        let _ = write!(text, "Pods wanted: {} ({})", scale.wanted, scale.reason);
+        let _ = write!(
+            text,
+            "Pods wanted: {} ({} asks for {})",
+            scale.wanted, scale.reason, scale.wish
+        );
         if let Some(limit) = &scale.limit {
-            let _ = write!(text, ", not {} ({limit})", scale.wish);
+            let _ = write!(text, ", held back: {limit}");
         }
         if let Some(waits) = &scale.waits {
             let _ = write!(text, ", none goes: {waits}");
@@ -170,7 +174,7 @@ mod tests {
         let wanted = "\
 shop/demo: plan 42 of term 7, 1200 connections, 600 in, 590 out, 0 failed per minute, 31 waiting, delay 2.2s
 Under way: moving 240 clients off demo-a
-Pods wanted: 3 (Connections), not 5 (Maximum)
+Pods wanted: 3 (Connections asks for 5), held back: Maximum
 
 POD      STATE       CONNECTIONS   FAIR   WHY
 demo-a   Fenced      900           600    has 40 % more than its share

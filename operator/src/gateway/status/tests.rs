@@ -261,3 +261,46 @@ fn many_problems_are_counted() {
     assert_eq!(text.lines().count(), SHOWN_MAX + 1);
     assert!(text.ends_with("and 12 more"), "{text}");
 }
+
+fn plan(scale: sluice_manager::ScaleDecision) -> Option<Arc<PlanSummary>> {
+    let plan = PlanSummary {
+        scale: Some(scale),
+        ..PlanSummary::default()
+    };
+    Some(Arc::new(plan))
+}
+
+#[test]
+fn what_limits_scaling_and_who_goes_is_said() {
+    let (pods, deployment) = (two_pods(), rolled_out());
+    let decision = sluice_manager::ScaleDecision {
+        replicas: 2,
+        of: 2,
+        wanted: 2,
+        reason: sluice_manager::ScaleReason::Asked,
+        wish: 5,
+        limit: Some(ScaleLimit::Maximum),
+        waits: None,
+        victim: None,
+    };
+    let mut facts = facts(&pods, &deployment);
+    facts.plan = plan(decision.clone());
+    assert!(said(&facts).contains(&"ScalingLimited=True Maximum".to_owned()));
+    assert!(message(&facts, SCALING_LIMITED).starts_with("5 pods would be needed"));
+    facts.plan = plan(sluice_manager::ScaleDecision {
+        limit: Some(ScaleLimit::Paused),
+        ..decision.clone()
+    });
+    assert!(message(&facts, SCALING_LIMITED).contains("spec.operation.scaling: Active"));
+    facts.plan = plan(sluice_manager::ScaleDecision {
+        limit: Some(ScaleLimit::Paused),
+        wish: 2,
+        victim: Some("b".into()),
+        ..decision
+    });
+    let said = said(&facts);
+    assert!(!said.iter().any(|said| said.starts_with("ScalingLimited")));
+    // It is ready, and not yet as it is to be.
+    assert!(said.contains(&"Ready=True Ready".to_owned()));
+    assert!(message(&facts, RECONCILING).contains("b is drained before it is removed"));
+}
