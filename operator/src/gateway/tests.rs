@@ -35,6 +35,25 @@ fn kinds(writes: &[String]) -> Vec<&str> {
         .collect()
 }
 
+/// How often pod `a` is written to in a pass.
+async fn told(stage: &Stage) -> usize {
+    stage.server.show(&stage.world);
+    stage.server.asked();
+    let key = ("n".to_owned(), "g".to_owned());
+    stage.reconciler.reconcile(&key).await;
+    let asked = stage.server.asked().into_iter();
+    let told = asked.filter(|asked| asked == "PATCH /api/v1/namespaces/n/pods/a");
+    told.count()
+}
+
+/// Of the configuration that was found valid last.
+fn digest(stage: &Stage) -> String {
+    let memory = stage.reconciler.memory.lock().unwrap();
+    let valid = memory.values().next().unwrap().last_good.clone().unwrap();
+    let trusted = stage.reconciler.fleets.trusted();
+    crate::gateway::build::config_digest(&Validated { trusted, ..valid })
+}
+
 #[tokio::test]
 async fn a_new_gateway_is_made_in_order_and_then_left_alone() {
     let stage = stage(SPEC);
@@ -91,16 +110,6 @@ async fn ready_pods_make_it_ready_and_enter_the_slice() {
 #[tokio::test]
 async fn kubelets_are_told_of_a_changed_configuration_once() {
     let stage = stage(SPEC);
-    let told = async |stage: &Stage| {
-        stage.server.show(&stage.world);
-        stage.server.asked();
-        let key = ("n".to_owned(), "g".to_owned());
-        stage.reconciler.reconcile(&key).await;
-        let asked = stage.server.asked().into_iter();
-        asked
-            .filter(|asked| asked == "PATCH /api/v1/namespaces/n/pods/a")
-            .count()
-    };
     stage.pass().await;
     stage
         .world
@@ -108,13 +117,7 @@ async fn kubelets_are_told_of_a_changed_configuration_once() {
         .put(("n".to_owned(), "a".to_owned()), pod("a", "10.0.0.1"));
     assert_eq!(told(&stage).await, 1);
     let mut knows = pod("a", "10.0.0.1");
-    let valid = {
-        let memory = stage.reconciler.memory.lock().unwrap();
-        let valid = memory.values().next().unwrap().last_good.clone().unwrap();
-        let trusted = stage.reconciler.fleets.trusted();
-        Validated { trusted, ..valid }
-    };
-    knows.config = crate::gateway::build::config_digest(&valid);
+    knows.config = digest(&stage);
     stage
         .world
         .pods
@@ -124,6 +127,29 @@ async fn kubelets_are_told_of_a_changed_configuration_once() {
         spec["relay"]["limits"] = json!({"connections": 7})
     });
     assert_eq!(told(&stage).await, 1);
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_to_go_any_more_costs_as_much_as_others() {
+    let stage = stage(SPEC);
+    stage.pass().await;
+    let mut chosen = pod("a", "10.0.0.1");
+    chosen.goes_first = true;
+    chosen.config = digest(&stage);
+    let key = ("n".to_owned(), "a".to_owned());
+    stage.world.pods.put(key, chosen);
+    assert_eq!(told(&stage).await, 1);
+}
+
+#[tokio::test]
+async fn pods_that_are_too_many_stay_until_the_manager_says_who_goes() {
+    let stage = stage(SPEC);
+    stage.pass().await;
+    stage.server.edit(DEPLOYMENT, |deployment| {
+        deployment["spec"]["replicas"] = 7.into()
+    });
+    stage.pass().await;
+    assert_eq!(stage.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 7);
 }
 
 #[tokio::test]
