@@ -23,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
-use sluice_crds::gateway::{Gateway, GatewayStatus};
+use sluice_crds::gateway::{Gateway, GatewayStatus, ScalingOperation};
 use tracing::{debug, warn};
 
 use crate::application;
@@ -212,6 +212,7 @@ impl Reconciler {
             there,
             former: former(snapshot).wanted_replicas,
             decision: plan.as_ref().and_then(|plan| plan.scale.as_ref()),
+            paused: valid.spec.operation.scaling == ScalingOperation::Paused,
         };
         let has_redis = valid.config.redis.is_some();
         Validated {

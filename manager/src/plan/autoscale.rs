@@ -166,7 +166,7 @@ impl Scaler {
             of: current,
             wanted,
             reason,
-            wish,
+            wish: wish.max(min),
             limit,
             waits: waits.map(Into::into),
             victim: None,

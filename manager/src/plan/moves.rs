@@ -30,7 +30,9 @@ const MISSING_OVER: f64 = 0.02;
 /// Who was closed within so long is on its way: in a small fleet that alone can be a larger part of all.
 const ON_THE_WAY: Duration = Duration::from_secs(4);
 /// A tick that comes late is not made up for.
-const SPAN_MAX: Duration = Duration::from_secs(2);
+const SPAN_MAX: Duration = Duration::from_millis(1_250);
+/// Ordered and not done at most: a pod that is late does all of it at once.
+const AHEAD: Duration = Duration::from_secs(2);
 
 /// What was ordered.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +96,9 @@ impl Moves {
         }
         self.watch(total, per_second);
         let mut left = self.change + per_second * span.min(SPAN_MAX).as_secs_f64();
+        let orders = view.pods.iter().map(|(name, pod)| self.ordered(name, pod));
+        let ahead = per_second * AHEAD.as_secs_f64() - orders.sum::<u64>() as f64;
+        left = left.min(ahead.max(0.0));
         if self.paused {
             left = 0.0;
         }

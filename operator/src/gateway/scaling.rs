@@ -12,6 +12,8 @@ pub struct Known<'a> {
     pub former: i32,
     /// The manager's decision, if it has made one.
     pub decision: Option<&'a ScaleDecision>,
+    /// The manager is to change nothing.
+    pub paused: bool,
 }
 
 /// The most pods that there may be, and why not as many as are asked for: without Redis a second pod would be another gateway.
@@ -37,6 +39,10 @@ pub fn replicas(scaling: &Scaling, has_redis: bool, known: Known<'_>) -> i32 {
         let is_managed = scaling.mode == ScalingMode::Managed;
         return if is_managed { known.former } else { least }.clamp(least, most);
     };
+    let is_held = known.paused && scaling.mode == ScalingMode::Managed;
+    if is_held && has_redis && there > 0 {
+        return there;
+    }
     // A second gateway is to end, pods that nobody wants are not missed by one another, and up there is nothing to wait for.
     if !has_redis || most == 0 || there < least {
         return most.min(there).max(least);
@@ -88,8 +94,27 @@ mod tests {
             there,
             former: 5,
             decision: decision.as_ref(),
+            paused: false,
         };
         replicas(scaling, true, known)
+    }
+
+    #[test]
+    fn a_paused_number_stays() {
+        let paused = |there| Known {
+            there: Some(there),
+            former: 5,
+            decision: None,
+            paused: true,
+        };
+        let managed = scaling(ScalingMode::Managed, 99);
+        for (there, asked) in [(0, 2), (1, 1), (4, 4), (20, 20)] {
+            assert_eq!(replicas(&managed, true, paused(there)), asked);
+        }
+        assert_eq!(replicas(&managed, false, paused(3)), 1);
+        // It is the user who says how many.
+        let fixed = scaling(ScalingMode::Fixed, 4);
+        assert_eq!(replicas(&fixed, true, paused(1)), 4);
     }
 
     #[test]
@@ -129,6 +154,7 @@ mod tests {
             there,
             former: 0,
             decision: None,
+            paused: false,
         };
         for mode in [ScalingMode::Fixed, ScalingMode::Managed] {
             for there in [None, Some(0), Some(1), Some(3)] {

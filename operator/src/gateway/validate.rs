@@ -131,6 +131,7 @@ pub(super) fn replicas(spec: &GatewaySpec, config: &GatewayConfig) -> (i32, Opti
         there: None,
         former: 0,
         decision: None,
+        paused: false,
     };
     let limited = scaling::bounded(scaling.most(), has_redis).1;
     (scaling::replicas(scaling, has_redis, nothing), limited)
