@@ -1,7 +1,7 @@
 //! Closes the longest idle clients of all workers, evenly over each second, until as many are gone as the manager wants.
 //!
-//! Workers name their idle clients, the longest idle of all are chosen, and each worker closes its part of them, if they are idle
-//! still. So no command is cut, and never more are closed than were asked for.
+//! Workers name their idle clients, the longest idle of all are chosen, and each worker closes its part of them, if nothing is under
+//! way for them just then. So no command is cut, and never more are closed than were asked for.
 
 use std::sync::Arc;
 use std::time::Instant as StdInstant;

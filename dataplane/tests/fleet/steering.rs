@@ -182,3 +182,30 @@ async fn the_longest_idle_leave_first_and_only_as_many() {
     assert_eq!((report.relay.connections, report.relay.shed_total), (3, 5));
     assert_eq!(plane.metric("sluice_fleet_shed_total").await, Some(5.0));
 }
+
+#[tokio::test]
+async fn clients_that_are_never_idle_for_long_leave_as_well() {
+    const CLIENTS: u64 = 20;
+    let mut manager = Manager::start().await;
+    let plane = Plane::start(&manager).await;
+    let mut stream = manager.stream().await;
+    let mut lively = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let mut client = plane.client().await;
+        lively.spawn(async move {
+            while client.command("ping", json!({})).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    stream
+        .direct(Directive {
+            shed_to: CLIENTS,
+            valid: Some(Duration::from_secs(60)),
+            ..directive(1, 1)
+        })
+        .await;
+    // One round takes a second; a few may have a command under way in it.
+    let all = tokio::time::timeout(Duration::from_secs(5), lively.join_all());
+    assert!(all.await.is_ok(), "some were never sent away");
+}

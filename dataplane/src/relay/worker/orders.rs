@@ -1,5 +1,6 @@
 //! What others tell a worker to do with its connections.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ pub enum Order {
         count: usize,
         answer: mpsc::Sender<Vec<IdleClient>>,
     },
-    /// Send these clients elsewhere, those of them that are idle still.
+    /// Send these clients elsewhere, those of them for whom nothing is under way.
     Shed {
         clients: Vec<IdleClient>,
         /// Dropped when the order is carried out: how the sender knows.
@@ -43,6 +44,8 @@ pub enum Order {
 pub struct IdleClient {
     pub worker: usize,
     key: usize,
+    /// Tells it from one that has its key after it.
+    digest: u64,
     /// When it or others last had something for it, on its worker's clock.
     active_ms: u64,
     pub idle_ms: u64,
@@ -57,6 +60,13 @@ pub struct Target {
     pub client: String,
     /// Clients to spare.
     pub except: Vec<String>,
+}
+
+/// Of the client's id.
+fn digest(connection: &Connection) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    connection.session().borrow().client().hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Worker {
@@ -104,6 +114,7 @@ impl Worker {
                 Some(IdleClient {
                     worker: self.index,
                     key,
+                    digest: 0,
                     active_ms,
                     idle_ms: now_ms.saturating_sub(active_ms),
                 })
@@ -114,15 +125,19 @@ impl Worker {
         }
         idle.truncate(count);
         idle.sort_by_key(|client| client.active_ms);
+        for client in &mut idle {
+            client.digest = digest(&connections[client.key]);
+        }
         idle
     }
 
     fn shed(&self, clients: &[IdleClient]) {
         let connections = self.connections.borrow();
         for client in clients {
-            // A key may be another connection's by now, whose time is another one then.
+            // It may have got something since: in a lively fleet everyone has, and only what is under way now would be cut.
             if let Some(connection) = connections.get(client.key)
-                && connection.idle_since_ms() == Some(client.active_ms)
+                && connection.idle_since_ms().is_some()
+                && digest(connection) == client.digest
             {
                 connection.request_close(codes::DISCONNECT_FORCE_RECONNECT);
                 self.shared.count_shed();
