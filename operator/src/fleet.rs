@@ -136,6 +136,11 @@ impl Fleets {
         self.state().fleets.remove(key);
     }
 
+    /// Tells one time of leading from another; `None`: this operator does not lead.
+    pub fn term(&self) -> Option<u64> {
+        self.state().term
+    }
+
     /// The latest plan of a Gateway; `None`: there is no manager here, or it has not decided anything yet.
     pub fn plan(&self, key: &Key) -> Option<Arc<PlanSummary>> {
         let state = self.state();

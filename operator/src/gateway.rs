@@ -70,6 +70,8 @@ pub struct Memory {
     /// What it and its Applications refer to.
     references: BTreeSet<Reference>,
     status_written: Option<Instant>,
+    /// For how many pods Kubernetes was asked, and in which term of leading: another operator may have asked for others since.
+    asked: Option<(Option<u64>, i32)>,
     /// Of the Redis that the operator runs: should their Secret be deleted by hand, it is made again with these.
     passwords: Option<Passwords>,
 }
@@ -172,7 +174,11 @@ impl Reconciler {
         let applied = match &valid {
             Some(valid) if !judgement.paused => {
                 self.name_victim(&snapshot).await?;
-                Some(self.apply(&snapshot, valid).await?)
+                let applied = self.apply(&snapshot, valid).await?;
+                let asked = applied.failed.is_empty() && applied.refused.is_empty();
+                let asked = asked.then(|| (self.fleets.term(), valid.replicas));
+                self.remember(key, |memory| memory.asked = asked);
+                Some(applied)
             }
             Some(_) | None => None,
         };
@@ -196,7 +202,7 @@ impl Reconciler {
 
     /// With what the manager adds, which hears of it first.
     fn led(&self, snapshot: &Snapshot, mut valid: Validated) -> Validated {
-        let there = snapshot.replicas();
+        let there = self.there(snapshot);
         // Until those that are too many are gone, safe rates are to fit for all.
         let most = there
             .and_then(|there| u32::try_from(there).ok())
@@ -220,6 +226,15 @@ impl Reconciler {
             trusted: self.fleets.trusted(),
             ..valid
         }
+    }
+
+    /// For how many pods Kubernetes was asked. What somebody wrote into the Deployment besides is nobody's wish.
+    fn there(&self, snapshot: &Snapshot) -> Option<i32> {
+        let written = snapshot.replicas()?;
+        let memory = self.memory();
+        let asked = memory.get(&snapshot.key).and_then(|memory| memory.asked);
+        let own = asked.filter(|(term, _)| *term == self.fleets.term());
+        Some(own.map_or(written, |(_, asked)| asked))
     }
 
     /// Has Kubernetes remove the pod that the manager chose when there are to be fewer, and no other.

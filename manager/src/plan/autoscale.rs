@@ -210,7 +210,8 @@ impl Scaler {
     ) -> (u32, Option<String>) {
         let highest = self.wishes.iter().map(|(_, pods)| *pods).max();
         let highest = highest.unwrap_or(current);
-        if f64::from(highest) > f64::from(current) * (1.0 - DOWN_TOLERANCE) {
+        let is_allowed = current <= seen.policy.scaling.max;
+        if is_allowed && f64::from(highest) > f64::from(current) * (1.0 - DOWN_TOLERANCE) {
             return (current, None);
         }
         // Its own drain is no reason to stop.

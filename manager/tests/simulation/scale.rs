@@ -172,6 +172,19 @@ fn a_paused_fleet_only_says_what_it_wishes() {
 }
 
 #[test]
+fn a_lowered_maximum_is_reached_pod_by_pod_and_at_once() {
+    let mut world = managed(11, 11);
+    world.scatter(30_000);
+    let mut cluster = Cluster::of(&world);
+    cluster.run(&mut world, Duration::from_secs(90), |_| {});
+    world.policy.scaling.min = 2;
+    world.policy.scaling.max = 10;
+    world.tell_policy();
+    cluster.run(&mut world, Duration::from_secs(60), |_| {});
+    assert_eq!(world.pods.len(), 10, "{:?}", world.plan.scale);
+}
+
+#[test]
 fn steady_load_changes_nothing() {
     let mut world = managed(2, 20);
     world.scatter(55_000);

@@ -144,23 +144,35 @@ async fn a_pod_that_is_not_to_go_any_more_costs_as_much_as_others() {
 #[tokio::test]
 async fn pods_that_are_too_many_stay_until_the_manager_says_who_goes() {
     let stage = stage(SPEC);
-    stage.pass().await;
-    stage.server.edit(DEPLOYMENT, |deployment| {
-        deployment["spec"]["replicas"] = 7.into()
+    edit_spec(&stage, |spec| {
+        spec["dataPlane"] = json!({"scaling": {"replicas": 5}})
     });
     stage.pass().await;
-    assert_eq!(stage.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 7);
+    let replicas = || stage.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"].clone();
+    assert_eq!(replicas(), 5);
+    edit_spec(&stage, |spec| {
+        spec["dataPlane"] = json!({"scaling": {"replicas": 3}})
+    });
+    stage.pass().await;
+    assert_eq!(replicas(), 5);
+    edit_spec(&stage, |spec| {
+        spec["dataPlane"] = json!({"scaling": {"replicas": 6}})
+    });
+    stage.pass().await;
+    assert_eq!(replicas(), 6);
 }
 
 #[tokio::test]
 async fn drift_is_repaired_and_nothing_else_is_written() {
     let stage = stage(SPEC);
     stage.pass().await;
-    stage.server.edit(DEPLOYMENT, |deployment| {
-        deployment["spec"]["replicas"] = 1.into()
-    });
-    assert_eq!(stage.pass().await, [format!("PATCH {DEPLOYMENT}")]);
-    assert_eq!(stage.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 2);
+    for edited in [1, 7] {
+        stage.server.edit(DEPLOYMENT, |deployment| {
+            deployment["spec"]["replicas"] = edited.into()
+        });
+        assert_eq!(stage.pass().await, [format!("PATCH {DEPLOYMENT}")]);
+        assert_eq!(stage.server.get(DEPLOYMENT).unwrap()["spec"]["replicas"], 2);
+    }
     stage.server.remove(SERVICE);
     assert_eq!(stage.pass().await, [format!("PATCH {SERVICE}")]);
     // A selector would let Kubernetes write endpoints besides the operator.
