@@ -16,3 +16,4 @@ pub use limits::{LEASE, TICK};
 pub use plan::{PlanSummary, PodPlan, PodState, ScaleDecision, ScaleLimit, ScaleReason};
 pub use planner::{Planner, Tick};
 pub use policy::{Policy, Rebalance, Scaling, ScalingMode};
+pub use sluice_proto::fleet::CapKey;

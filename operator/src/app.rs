@@ -20,7 +20,7 @@ use crate::cluster::Writer;
 use crate::events::Events;
 use crate::external::{Externals, PROBES_MAX};
 use crate::fleet::identity::{self, Cluster, Shown};
-use crate::fleet::{Fleets, server};
+use crate::fleet::{FleetMetrics, Fleets, server};
 use crate::gateway::Reconciler;
 use crate::gateway::validate::Defaults;
 use crate::leader::{self, Leadership};
@@ -47,6 +47,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let work = Arc::new(Work::default());
     let (shown, certificate, trusted) = certificates();
     let reconciler = reconciler(&args, &client, &identity, &leadership, &work, trusted);
+    let fleets = Arc::clone(&reconciler.fleets);
+    registry.register_collector(Box::new(FleetMetrics(fleets)));
     let admin = Admin {
         health: Arc::clone(&health),
         registry: Arc::new(registry),

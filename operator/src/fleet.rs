@@ -4,6 +4,7 @@
 //! say who takes new clients. What is decided is the manager's alone.
 
 pub mod identity;
+mod metrics;
 mod policy;
 pub mod server;
 mod show;
@@ -26,6 +27,7 @@ use crate::pods::PodView;
 use crate::shelf::Key;
 use crate::world::World;
 
+pub use metrics::FleetMetrics;
 pub use policy::policy;
 pub use show::{all as show_all, one as show_one};
 pub use tokens::AUDIENCE;
