@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use sluice_e2e::bench::workers::Workers;
-use sluice_e2e::deployed::numbered::{self, Writers, owed};
+use sluice_e2e::deployed::numbered::{self, Writers};
 use sluice_e2e::deployed::{Deployed, Install};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -76,16 +76,7 @@ async fn scenario(deployed: &Deployed) -> Result<()> {
     let last = writers.stop().await?;
     sleep(SETTLE).await;
     let report = tokio::task::block_in_place(|| stayers.stop())?;
-    let followed = &report.followed;
-    let missing = owed(&last, STAYERS).cast_signed() - followed.reached.cast_signed();
-    eprintln!(
-        "closes {:?}, returns {}, lost {}, missing {missing}, repeated {}",
-        report.closes, followed.returns, followed.lost, followed.repeated
-    );
-    ensure!(
-        followed.lost == 0 && missing == 0 && followed.told == 0 && followed.away_at_end == 0,
-        "{followed:?}"
-    );
+    numbered::accounted(&report, &last, STAYERS)?;
     ensure!(
         report.closes.values().sum::<u64>() as usize <= STAYERS / 2,
         "more were closed than were on the pod that went: {:?}",
@@ -116,19 +107,14 @@ async fn deployment(deployed: &Deployed) -> Result<Value> {
 async fn replicas(deployed: &Deployed, count: usize, within: Duration) -> Result<Duration> {
     let since = Instant::now();
     let mut asked = None;
-    let mut clients = BTreeMap::new();
+    let mut clients: BTreeMap<String, u64> = BTreeMap::new();
     loop {
         let now = deployment(deployed).await?;
         let wanted = now["spec"]["replicas"].as_u64().context("replicas")?;
         if asked.is_some_and(|asked| wanted < asked) {
             let staying = deployed.pods().await?;
-            let gone: BTreeMap<_, u64> = clients
-                .iter()
-                .filter(|(name, _)| !staying.iter().any(|pod| pod.name == **name))
-                .collect::<BTreeMap<_, _>>()
-                .into_iter()
-                .map(|(name, count): (&String, &u64)| (name.clone(), *count))
-                .collect();
+            let mut gone = clients.clone();
+            gone.retain(|name, _| !staying.iter().any(|pod| pod.name == *name));
             ensure!(
                 gone.values().sum::<u64>() == 0,
                 "pods went with clients on them: {gone:?}"

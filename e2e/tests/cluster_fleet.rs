@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use sluice_e2e::deployed::numbered::{self, Writers, owed};
+use sluice_e2e::deployed::numbered::{self, Writers};
 use sluice_e2e::deployed::{Deployed, Install, OPERATORS, Pod};
 use sluice_e2e::upstream::handle::binary;
 use tokio::time::{Instant, sleep, timeout};
@@ -59,17 +59,7 @@ async fn scenario(deployed: &Deployed) -> Result<()> {
     let last = writers.stop().await?;
     sleep(Duration::from_secs(3)).await;
     let report = tokio::task::block_in_place(|| workers.stop())?;
-    let followed = &report.followed;
-    let missing = owed(&last, CLIENTS).cast_signed() - followed.reached.cast_signed();
-    eprintln!(
-        "closes {:?}, returns {}, lost {}, missing {missing}",
-        report.closes, followed.returns, followed.lost
-    );
-    ensure!(
-        followed.lost == 0 && missing == 0 && followed.told == 0 && followed.away_at_end == 0,
-        "{followed:?}"
-    );
-    Ok(())
+    numbered::accounted(&report, &last, CLIENTS)
 }
 
 /// `kubectl sluice`, as a user of the cluster.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use sluice_e2e::bench::workers::Workers;
-use sluice_e2e::deployed::numbered::{self, Writers, owed};
+use sluice_e2e::deployed::numbered::{self, Writers};
 use sluice_e2e::deployed::{Deployed, Install};
 use sluice_e2e::load::report::Report;
 use tokio::time::{Instant, sleep};
@@ -115,7 +115,7 @@ async fn grow_and_shrink(deployed: &Deployed, clients: usize) -> Result<()> {
         most <= budget * SLACK,
         "{most:.0} clients were moved per second, over {WINDOW} s"
     );
-    accounted(&report, &last, clients)
+    numbered::accounted(&report, &last, clients)
 }
 
 /// Over any [`WINDOW`] seconds.
@@ -139,25 +139,6 @@ fn print_curve(what: &str, report: &Report, seconds: std::ops::Range<u64>) {
         })
         .collect();
     eprintln!("{what}, closed per second: {curve:?}");
-}
-
-fn accounted(report: &Report, last: &[u64], clients: usize) -> Result<()> {
-    let followed = &report.followed;
-    let missing = owed(last, clients).cast_signed() - followed.reached.cast_signed();
-    eprintln!(
-        "{} messages; closes {:?}; {} returns, away p99 {:.1} s; lost {}, missing at the end {missing}, \
-         repeated {}, told {}",
-        last.iter().sum::<u64>(),
-        report.closes,
-        followed.returns,
-        followed.away.quantile(0.99) as f64 / 1e9,
-        followed.lost,
-        followed.repeated,
-        followed.told,
-    );
-    let fit = followed.lost == 0 && missing == 0 && followed.told == 0 && followed.away_at_end == 0;
-    ensure!(fit, "{followed:?}");
-    Ok(())
 }
 
 /// Waits until so many pods are ready, and no others are left.

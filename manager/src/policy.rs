@@ -42,6 +42,24 @@ pub struct Scaling {
     pub paused: bool,
 }
 
+/// What a Gateway that says nothing has, for a number of pods that is nobody's to change.
+impl Default for Scaling {
+    fn default() -> Self {
+        let unsaid = sluice_crds::gateway::Scaling::default();
+        Self {
+            mode: ScalingMode::Fixed,
+            min: 1,
+            max: 1,
+            connections_per_replica: unsaid.connections_per_replica(),
+            connections_target: unsaid.target_connections(),
+            cpu_target: unsaid.target_cpu(),
+            queue_delay_target: unsaid.target_queue_delay(),
+            scale_down_window: unsaid.scale_down_window(),
+            paused: false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScalingMode {
     /// The manager decides.

@@ -11,7 +11,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use sluice_manager::grpc::{self, Directory, Refusal};
-use sluice_manager::{Fleet, PodState, Policy, Rebalance, Scaling, ScalingMode};
+use sluice_manager::{Fleet, PodState, Policy, Rebalance, Scaling};
 use sluice_proto::fleet::CapKey;
 use sluice_proto::fleet_wire as wire;
 use sluice_proto::fleet_wire::fleet_client::FleetClient;
@@ -28,15 +28,9 @@ fn policy() -> Policy {
     Policy {
         caps: BTreeMap::from([(CapKey::Gateway, 600.0)]),
         scaling: Scaling {
-            mode: ScalingMode::Fixed,
-            min: 1,
             max: 2,
             connections_per_replica: 1_000,
-            connections_target: 0.7,
-            cpu_target: 0.6,
-            queue_delay_target: Duration::from_millis(250),
-            scale_down_window: Duration::from_secs(900),
-            paused: false,
+            ..Scaling::default()
         },
         rebalance: Rebalance::Steer,
         moves_per_second: None,

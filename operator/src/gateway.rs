@@ -35,7 +35,7 @@ use crate::kinds::Kind;
 use crate::limits::{KUBELET_LAG, RESYNC, RETRY_PENDING, STATUS_INTERVAL};
 use crate::managed::Minder;
 use crate::object::{DATA_PLANE, Owner};
-use crate::pods::{CONFIG_ANNOTATION, DELETION_COST_ANNOTATION, GOES_FIRST};
+use crate::pods::{CONFIG_ANNOTATION, DELETION_COST_ANNOTATION, GOES_FIRST, PodView};
 use crate::queue::Outcome;
 use crate::redis::config::Passwords;
 use crate::shelf::Key;
@@ -242,7 +242,6 @@ impl Reconciler {
         let plan = self.fleets.plan(&snapshot.key);
         let scale = plan.as_ref().and_then(|plan| plan.scale.as_ref());
         let victim = scale.and_then(|scale| scale.victim.as_deref());
-        let pods = ApiResource::erase::<Pod>(&());
         let staying = snapshot
             .pods
             .iter()
@@ -252,17 +251,31 @@ impl Reconciler {
             if goes == pod.goes_first {
                 continue;
             }
+            // Without it another one goes, and drains by itself.
             let cost = goes.then_some(GOES_FIRST);
-            let patch = json!({"metadata": {"annotations": {DELETION_COST_ANNOTATION: cost}}});
-            let told = self.writer.merge(&pods, &pod.namespace, &pod.name, &patch);
-            match told.await {
-                Err(WriteError::NotLeading) => return Err(WriteError::NotLeading),
-                // It is gone, or another one goes, and drains by itself.
-                Err(why) => debug!(pod = pod.name, %why, "deletion cost not written"),
-                Ok(()) => {}
-            }
+            self.annotate(pod, DELETION_COST_ANNOTATION, cost).await?;
         }
         Ok(())
+    }
+
+    /// Where it fails the pod is gone, or does without.
+    async fn annotate(
+        &self,
+        pod: &PodView,
+        annotation: &str,
+        value: Option<&str>,
+    ) -> Result<(), WriteError> {
+        let patch = json!({"metadata": {"annotations": {annotation: value}}});
+        let pods = ApiResource::erase::<Pod>(&());
+        let told = self.writer.merge(&pods, &pod.namespace, &pod.name, &patch);
+        match told.await {
+            Err(WriteError::NotLeading) => Err(WriteError::NotLeading),
+            Err(why) => {
+                debug!(pod = pod.name, annotation, %why, "pod not annotated");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Has kubelets look at the configuration of pods now, and not within the next minute.
@@ -280,16 +293,9 @@ impl Reconciler {
         if applied.writes > 0 && !late.is_empty() {
             tokio::time::sleep(KUBELET_LAG).await;
         }
-        let patch = json!({"metadata": {"annotations": {CONFIG_ANNOTATION: digest}}});
-        let pods = ApiResource::erase::<Pod>(&());
         for pod in late {
-            let told = self.writer.merge(&pods, &pod.namespace, &pod.name, &patch);
-            match told.await {
-                Err(WriteError::NotLeading) => return Err(WriteError::NotLeading),
-                // It then sees the change by itself, later.
-                Err(why) => debug!(pod = pod.name, %why, "kubelet not told"),
-                Ok(()) => {}
-            }
+            // Without it the kubelet sees the change by itself, later.
+            self.annotate(pod, CONFIG_ANNOTATION, Some(&digest)).await?;
         }
         Ok(())
     }

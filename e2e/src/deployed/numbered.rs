@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -13,6 +13,7 @@ use super::{ACCOUNT, Deployed, TOKENS, api};
 use crate::bench::workers::Workers;
 use crate::load::clock::now_ns;
 use crate::load::dialect::{Dialect, LEADING_ONE};
+use crate::load::report::Report;
 
 /// As many as an account has devices.
 pub const CLIENTS_PER_CHANNEL: usize = 50;
@@ -115,4 +116,24 @@ pub fn owed(last: &[u64], clients: usize) -> u64 {
     let of_channel = |channel: usize| ((clients + last.len() - 1 - channel) / last.len()) as u64;
     let each = last.iter().enumerate();
     each.map(|(channel, last)| last * of_channel(channel)).sum()
+}
+
+/// Says what became of the clients and their messages; fails unless everyone got everything in order, without being told of a gap.
+pub fn accounted(report: &Report, last: &[u64], clients: usize) -> Result<()> {
+    let followed = &report.followed;
+    let missing = owed(last, clients).cast_signed() - followed.reached.cast_signed();
+    eprintln!(
+        "{} messages; closes {:?}; {} returns, away p99 {:.1} s; lost {}, missing at the end {missing}, \
+         repeated {}, told {}",
+        last.iter().sum::<u64>(),
+        report.closes,
+        followed.returns,
+        followed.away.quantile(0.99) as f64 / 1e9,
+        followed.lost,
+        followed.repeated,
+        followed.told,
+    );
+    let fit = followed.lost == 0 && missing == 0 && followed.told == 0 && followed.away_at_end == 0;
+    ensure!(fit, "{followed:?}");
+    Ok(())
 }

@@ -144,7 +144,6 @@ impl Scaler {
         self.wish_for(bounded, seen.policy, seen.now);
         let more = f64::from(bounded) > f64::from(current) * (1.0 + UP_TOLERANCE) || current < min;
         let (wanted, waits) = if scaling.paused {
-            self.victim = None;
             (current, None)
         } else if more {
             (self.up(current, bounded, seen.now), None)
@@ -188,7 +187,6 @@ impl Scaler {
     }
 
     fn up(&mut self, current: u32, bounded: u32, now: Instant) -> u32 {
-        self.victim = None;
         let base = match self.step {
             Some((at, base)) if now.saturating_duration_since(at) < STEP => base,
             _ => {

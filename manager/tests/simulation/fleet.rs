@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluice_manager::{
     Facts, LEASE, PlanSummary, Planner, PodFacts, PodName, PodState, Policy, Rebalance, Scaling,
-    ScalingMode, TICK,
+    TICK,
 };
 use sluice_proto::fleet::{Cap, CapKey, Directive, Load, Report, Steering, Version};
 
@@ -22,15 +22,8 @@ pub(crate) fn policy(caps: &[(CapKey, f64)]) -> Policy {
     Policy {
         caps: caps.iter().cloned().collect(),
         scaling: Scaling {
-            mode: ScalingMode::Fixed,
-            min: 1,
             max: 8,
-            connections_per_replica: 20_000,
-            connections_target: 0.7,
-            cpu_target: 0.6,
-            queue_delay_target: Duration::from_millis(250),
-            scale_down_window: Duration::from_secs(900),
-            paused: false,
+            ..Scaling::default()
         },
         rebalance: Rebalance::Steer,
         moves_per_second: None,

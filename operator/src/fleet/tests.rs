@@ -101,15 +101,10 @@ fn wishes() -> Policy {
     Policy {
         caps: BTreeMap::new(),
         scaling: sluice_manager::Scaling {
-            mode: sluice_manager::ScalingMode::Fixed,
             min: 0,
             max: 3,
             connections_per_replica: 1_000,
-            connections_target: 0.7,
-            cpu_target: 0.6,
-            queue_delay_target: Duration::from_millis(250),
-            scale_down_window: Duration::from_secs(900),
-            paused: false,
+            ..sluice_manager::Scaling::default()
         },
         rebalance: sluice_manager::Rebalance::Steer,
         moves_per_second: None,

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use sluice_proto::fleet::{Cap, Report, Version};
 
 use super::*;
-use crate::policy::{Rebalance, Scaling, ScalingMode};
+use crate::policy::{Rebalance, Scaling};
 
 const SECOND: Duration = Duration::from_secs(1);
 const CAP: f64 = 600.0;
@@ -17,15 +17,8 @@ fn policy() -> Policy {
     Policy {
         caps: [(CapKey::Gateway, CAP)].into(),
         scaling: Scaling {
-            mode: ScalingMode::Fixed,
-            min: 1,
             max: 2,
-            connections_per_replica: 1_000,
-            connections_target: 0.7,
-            cpu_target: 0.6,
-            queue_delay_target: SECOND,
-            scale_down_window: SECOND,
-            paused: false,
+            ..Scaling::default()
         },
         rebalance: Rebalance::Steer,
         moves_per_second: None,
