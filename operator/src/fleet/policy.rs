@@ -51,8 +51,13 @@ fn scaling(valid: &Validated) -> Scaling {
             }
         },
         min: bounded(spec.min()),
-        // As data planes reckon it, from their configuration.
-        max: valid.config.data_planes_max,
+        max: match spec.mode {
+            gateway::ScalingMode::Managed => bounded(spec.max()),
+            // As data planes reckon it, from their configuration.
+            gateway::ScalingMode::External | gateway::ScalingMode::Fixed => {
+                valid.config.data_planes_max
+            }
+        },
         connections_per_replica: spec.connections_per_replica().min(limit),
         connections_target: spec.target_connections(),
         cpu_target: spec.target_cpu(),

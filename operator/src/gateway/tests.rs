@@ -142,6 +142,27 @@ async fn a_pod_that_is_not_to_go_any_more_costs_as_much_as_others() {
 }
 
 #[tokio::test]
+async fn a_lowered_maximum_holds_though_there_are_more_pods() {
+    let stage = stage(SPEC);
+    for (mode, most) in [("Managed", 3), ("Fixed", 8)] {
+        edit_spec(&stage, |spec| {
+            spec["dataPlane"] = json!({"scaling": {"mode": mode, "max": 3}})
+        });
+        stage.pass().await;
+        let memory = stage.reconciler.memory.lock().unwrap();
+        let mut valid = memory.values().next().unwrap().last_good.clone().unwrap();
+        // What safe rates are to fit for.
+        std::sync::Arc::make_mut(&mut valid.config).data_planes_max = 8;
+        let gateway = serde_json::from_value(gateway(SPEC)).unwrap();
+        assert_eq!(
+            crate::fleet::policy(&valid, &gateway).scaling.max,
+            most,
+            "{mode}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn pods_that_are_too_many_stay_until_the_manager_says_who_goes() {
     let stage = stage(SPEC);
     edit_spec(&stage, |spec| {
