@@ -247,6 +247,7 @@ fn start_parts(parts: ServingParts<'_>) -> anyhow::Result<(Relay, Option<Ingest>
         metrics: Metrics::register(registry),
         drain: drain.clone(),
         gate: Arc::clone(&links.gate),
+        leave: links.leave.subscribe(),
         holder,
         descriptors_max: resources::descriptor_limit(),
         ingest: ingest.as_ref().map(|ingest| Arc::clone(&ingest.accept)),

@@ -18,7 +18,7 @@ use crate::limits::CLOSING_GRACE;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Serving,
-    /// No new clients; those that are here are closed evenly between `since` and `until`.
+    /// No new clients; those that are here are closed between `since` and `until`.
     Draining {
         since: Instant,
         until: Instant,
@@ -68,6 +68,11 @@ impl Drain {
 
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// For who looks on: the drain does not wait for it.
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     pub fn is_serving(&self) -> bool {
@@ -207,11 +212,11 @@ impl Watcher {
     }
 }
 
-/// The part of the drain time in which closing starts; the rest is for close handshakes under way.
+/// The part of the time in which something starts; the rest is for what is under way.
 const PACED_PERCENT: u128 = 90;
 
-/// How many of `total` connections should have been closed when `elapsed` of `over` has gone by: evenly spread, all
-/// of them when 90 % of the time is gone.
+/// How many of `total` should have been done when `elapsed` of `over` has gone by: evenly spread, all of them when 90 % of the
+/// time is gone.
 pub fn pace(total: usize, over: Duration) -> impl Fn(Duration) -> usize {
     let window_ns = over.as_nanos() * PACED_PERCENT / 100;
     move |elapsed| {

@@ -1,7 +1,7 @@
 //! One of a fleet: tells the manager how this data plane is, and does what it says.
 //!
-//! `stream` keeps the connection, `report` collects, `orders` decides what is in force (pure), `gate`, `shed` and `shares` are how it
-//! takes effect: new clients, clients that are here, rates. Nothing waits for the manager: what it said ends by itself where it has
+//! `stream` keeps the connection, `report` collects, `orders` decides what is in force (pure), `gate` and `shares`, and the
+//! relay's `leave`, are how it takes effect: new clients, rates, clients that are here. Nothing waits for the manager: what it said ends by itself where it has
 //! to, and without one everything is served on.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use self::shares::{Boot, Rates};
 use crate::ingest::deliver::FleetLink;
+use crate::relay::leave;
 
 pub use self::gate::{Fence, Gate};
 pub use self::stream::{IngestSide, Member, Parts};
@@ -24,7 +25,6 @@ mod metrics;
 mod orders;
 mod report;
 pub mod shares;
-mod shed;
 mod stream;
 
 /// What is in force, on its way to those who keep to it.
@@ -32,6 +32,7 @@ pub struct Links {
     pub gate: Arc<Gate>,
     pub rates: watch::Sender<Arc<Rates>>,
     pub applied: watch::Sender<Version>,
+    pub leave: watch::Sender<leave::Wanted>,
 }
 
 impl Links {
@@ -49,6 +50,7 @@ impl Links {
             gate: Arc::default(),
             rates: watch::Sender::new(Arc::new(rates)),
             applied: watch::Sender::default(),
+            leave: watch::Sender::default(),
         }
     }
 

@@ -21,6 +21,7 @@ pub mod history;
 pub mod http;
 pub mod hub;
 pub mod lease;
+pub mod leave;
 pub mod limits;
 pub mod mailbox;
 pub mod metrics;
@@ -110,6 +111,7 @@ impl Relay {
             lease::keep(Arc::clone(&self.shared)),
             seats::keep(Arc::clone(&self.shared)),
             survey::answer_all(&self.shared),
+            leave::keep(Arc::clone(&self.shared), self.shared.leave().clone()),
         );
     }
 }

@@ -33,6 +33,6 @@ pub struct PodFacts {
     pub zone: Option<Arc<str>>,
     /// Of the newest pod template; others are being replaced.
     pub current_revision: bool,
-    /// Someone asked for it to be emptied (`kubectl sluice drain`), or its node is being drained.
+    /// Someone asked for it to be emptied (`kubectl sluice drain`).
     pub drain_requested: bool,
 }

@@ -201,11 +201,18 @@ impl PodView {
             .map_or(0, |heard| heard.report.relay.connections)
     }
 
-    /// It closes its clients by itself. Where Kubernetes is not heard, the pod's own word has to do; else that could be about
-    /// a directive.
-    pub(crate) fn ends_by_itself(&self) -> bool {
+    /// It was told to end. Where Kubernetes is not heard, a pod of a release that says only that it drains is taken to end; else
+    /// that could be about a directive.
+    pub(crate) fn ends(&self) -> bool {
         let drains = |heard: &Heard| heard.report.phase == Phase::Draining;
-        self.terminating() || self.facts.is_none() && self.heard.as_ref().is_some_and(drains)
+        self.terminating()
+            || self.ends_in().is_some()
+            || self.facts.is_none() && self.heard.as_ref().is_some_and(drains)
+    }
+
+    /// It ends within this time, and until then closes its clients as directives say.
+    pub(crate) fn ends_in(&self) -> Option<Duration> {
+        self.heard.as_ref().and_then(|heard| heard.report.ends_in)
     }
 
     pub(crate) fn weight(&self) -> f64 {

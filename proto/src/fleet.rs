@@ -34,6 +34,8 @@ pub struct Report {
     pub caps: Vec<Cap>,
     pub upstreams: Vec<Upstream>,
     pub queue: Queue,
+    /// It ends within this time, and until then closes clients as directives say. `None`: it does not, or closes them by itself.
+    pub ends_in: Option<Duration>,
 }
 
 /// Which directive, of which manager: a higher term is a later manager.

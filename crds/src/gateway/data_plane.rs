@@ -115,7 +115,9 @@ fn anything(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 /// How a process ends.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
 pub struct Drain {
-    /// Time over which the connections of a stopping process are closed evenly: a duration from 0s to 1h, default 30s.
+    /// Time that a stopping process has for its clients: a duration from 0s to 1h, default 5m. On Kubernetes they leave at the pace of
+    /// `rebalance.movesPerSecond`, all pods that stop together; those that are left after half of the time, and all where there is no
+    /// manager, evenly. The process ends when they are gone.
     #[serde(default = "drain_timeout")]
     #[schemars(length(max = 32), regex(pattern = DURATION), extend("x-kubernetes-validations" = [{
         "rule": "duration(self) >= duration('0s') && duration(self) <= duration('1h')",
@@ -133,5 +135,5 @@ impl Default for Drain {
 }
 
 fn drain_timeout() -> String {
-    "30s".to_owned()
+    "5m".to_owned()
 }

@@ -113,11 +113,13 @@ impl Ingest {
         }
     }
 
-    /// When the drain begins nothing new is sent to the upstreams; answers under way are waited for and recorded.
+    /// When the drain begins nothing new is sent to the upstreams, others take over where they can; answers under way are waited
+    /// for and recorded.
     pub(super) fn drain(&self, mut watcher: Watcher) -> impl Future<Output = ()> + use<> {
-        let deliver = self.deliver.clone();
+        let (deliver, queue) = (self.deliver.clone(), self.queue.clone());
         async move {
             let (_, until) = watcher.draining().await;
+            queue.resign();
             let left = deliver
                 .stop(until.checked_sub(RECORDING).unwrap_or(until))
                 .await;

@@ -97,6 +97,14 @@ impl ChosenQueue {
         }
     }
 
+    /// Lets others deliver, where there may be others.
+    pub(super) fn resign(&self) {
+        match self {
+            Self::Disk(_) => {}
+            Self::Redis(queue) => queue.resign(),
+        }
+    }
+
     /// Writes what was taken, and gives back what others wait for. Blocks for a moment when it is on disk.
     pub(super) async fn close(self) {
         match self {

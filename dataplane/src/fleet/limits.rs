@@ -24,11 +24,5 @@ pub(super) const REPORTS_REMEMBERED: usize = 128;
 pub(super) const LEASE_MAX: Duration = Duration::from_secs(3_600);
 /// Parts of upstreams hold so long without another word. They are advice; the data plane's own limits stay.
 pub(super) const UPSTREAM_SHARES_HOLD: Duration = Duration::from_secs(15);
-/// Clients asked for and closed in one round, which takes a second.
-pub(super) const SHED_ROUND_MAX: usize = 2_000;
-pub(super) const SHED_ROUND: Duration = Duration::from_secs(1);
-pub(super) const SHED_STEP: Duration = Duration::from_millis(50);
-/// For workers to name their idle clients, or to close them; one that has no time is left out.
-pub(super) const SHED_PATIENCE: Duration = Duration::from_millis(500);
 /// A file that holds a token or certificates.
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -42,7 +42,7 @@ impl Metrics {
         );
         registry.register(
             "shed",
-            "Clients closed because the manager wants them elsewhere",
+            "Clients closed so that they come back elsewhere: the manager wants it, or this process ends",
             metrics.shed.clone(),
         );
         registry.register(

@@ -61,7 +61,10 @@ impl Collector {
         side: &IngestSide,
         applications: &[Arc<str>],
     ) -> (Vec<Cap>, Vec<Upstream>, Queue) {
-        if let Some(figures) = side.deliver.figures().await {
+        if side.deliver.has_ended() {
+            // Nothing is wanted here, and what waited is for others to count.
+            self.figures = Figures::default();
+        } else if let Some(figures) = side.deliver.figures().await {
             self.figures = figures;
         }
         self.count_accepted(&side.metrics, applications);

@@ -15,7 +15,6 @@ use sluice_crds::config::GatewayConfig;
 use sluice_proto::fleet::{Directive, Phase, Report, Steering, Version};
 use sluice_proto::fleet_wire as wire;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tonic::Streaming;
 
@@ -26,11 +25,10 @@ use super::metrics::Metrics;
 use super::orders::Orders;
 use super::report::{self, Collector};
 use super::shares::Boot;
-use super::shed::{Shedder, Wanted};
 use crate::args::ManagerArgs;
-use crate::drain::Drain;
+use crate::drain::{self, Drain};
 use crate::pressure::Pressure;
-use crate::relay::Shared;
+use crate::relay::{Shared, leave};
 
 pub use super::report::IngestSide;
 
@@ -56,7 +54,6 @@ pub struct Member {
     applications: Vec<Arc<str>>,
     orders: Orders,
     collector: Collector,
-    shed: watch::Sender<Wanted>,
     applied: watch::Receiver<Version>,
     sequence: u64,
     /// When the last reports were sent.
@@ -101,7 +98,6 @@ impl Member {
             applications: Vec::new(),
             orders: Orders::new(boot),
             collector: Collector::default(),
-            shed: watch::Sender::default(),
             applied: parts.links.applied.subscribe(),
             sequence: 0,
             sent: VecDeque::new(),
@@ -115,13 +111,6 @@ impl Member {
 
     /// Runs until it is dropped.
     pub async fn attend(mut self) {
-        let mut shedding = JoinSet::new();
-        let shedder = Shedder {
-            relay: Arc::clone(&self.parts.relay),
-            drain: self.parts.drain.clone(),
-            wanted: self.shed.subscribe(),
-        };
-        shedding.spawn(shedder.run());
         let mut pause_max = PAUSE_MIN;
         loop {
             let mut was_attended = false;
@@ -201,7 +190,10 @@ impl Member {
         let spread = self.orders.retry_spread();
         self.parts.links.gate.set(self.orders.fence(), spread);
         let (total, until) = self.orders.shed();
-        self.shed.send_replace(Wanted { total, until });
+        self.parts
+            .links
+            .leave
+            .send_replace(leave::Wanted { total, until });
         self.share();
         self.look();
     }
@@ -209,12 +201,22 @@ impl Member {
     /// Hands on the parts of limits; delivery says when it uses them.
     fn share(&self) {
         let rates = Arc::new(self.orders.rates());
-        let version = rates.version;
         self.parts.links.rates.send_replace(rates);
-        if self.parts.ingest.is_none() {
-            // Nothing is sent here, under whatever cap.
-            self.parts.links.applied.send_replace(version);
+        self.apply_for_delivery();
+    }
+
+    /// Where nothing is sent, every cap is kept to.
+    fn apply_for_delivery(&self) {
+        let ingest = self.parts.ingest.as_ref();
+        if ingest.is_some_and(|side| !side.deliver.has_ended()) {
+            return;
         }
+        let version = self.parts.links.rates.borrow().version;
+        self.parts.links.applied.send_if_modified(|applied| {
+            let is_new = *applied != version;
+            *applied = version;
+            is_new
+        });
     }
 
     /// What changes by itself.
@@ -222,6 +224,8 @@ impl Member {
         if self.parts.config.has_changed().unwrap_or(false) {
             self.follow_config();
         }
+        // Delivery ends before the last clients have gone.
+        self.apply_for_delivery();
         let steering = self.orders.steering(Instant::now());
         self.metrics.set_steering(steering);
         self.metrics.set_shed(self.parts.relay.shed_total());
@@ -283,6 +287,7 @@ impl Member {
             caps,
             upstreams,
             queue,
+            ends_in: self.ends_in(),
             ..self.identity.clone()
         };
         if self.sent.len() >= REPORTS_REMEMBERED {
@@ -290,6 +295,17 @@ impl Member {
         }
         self.sent.push_back((self.sequence, at));
         place.send(report.into());
+    }
+
+    /// By then at the latest, whatever the manager says.
+    fn ends_in(&self) -> Option<Duration> {
+        match self.parts.drain.phase() {
+            drain::Phase::Serving => None,
+            drain::Phase::Draining { until, .. } => {
+                Some(until.saturating_duration_since(tokio::time::Instant::now()))
+            }
+            drain::Phase::Closing => Some(Duration::ZERO),
+        }
     }
 
     fn found(&mut self) {

@@ -140,6 +140,11 @@ impl DeliverHandle {
         answer.await.unwrap_or(0)
     }
 
+    /// Nothing is sent any more.
+    pub fn has_ended(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Returns when the thread has ended, for whatever reason.
     pub async fn ended(&self) {
         self.0.closed().await;

@@ -191,12 +191,16 @@ impl Connection {
             || self.blocked.get()
             || self.paused.get()
             || self.reserved_bytes.get() > 0
-            || self.closing.borrow().is_some()
-            || self.gone.get()
+            || self.is_leaving()
             || !self.controls.borrow().is_empty();
         let connected = !busy && self.session.borrow().is_connected();
         let active_at_ms = u64::from(self.active_at.get()) * ACTIVE_GRAIN_MS;
         (connected && self.waiting_bytes() == 0).then_some(active_at_ms)
+    }
+
+    /// It is being closed already, or has gone.
+    pub fn is_leaving(&self) -> bool {
+        self.closing.borrow().is_some() || self.gone.get()
     }
 
     pub fn waiting_bytes(&self) -> usize {

@@ -9,6 +9,7 @@ use sluice_crds::config::GatewayConfig;
 use tokio::sync::watch;
 
 use super::account::Accounts;
+use super::leave;
 use super::limits::RESERVED_DESCRIPTORS;
 use super::metrics::{Metrics, Refused};
 use super::rate::Bucket;
@@ -37,6 +38,8 @@ pub struct Parts {
     pub drain: Drain,
     /// Whether the manager sends new clients to others.
     pub gate: Arc<Gate>,
+    /// How many clients the manager wants elsewhere.
+    pub leave: watch::Receiver<leave::Wanted>,
     /// This process in presence and in `info`.
     pub holder: Holder,
     /// Open files the process may have; bounds connections when the user set no limit.
@@ -57,7 +60,7 @@ pub struct Shared {
     started: Instant,
     /// A client could not join presence again.
     presence_incomplete: AtomicBool,
-    /// Clients that were closed because the manager wants them elsewhere.
+    /// Clients that were closed so that they come back elsewhere.
     shed: AtomicU64,
 }
 
@@ -142,6 +145,11 @@ impl Shared {
 
     pub fn drain(&self) -> &Drain {
         &self.parts.drain
+    }
+
+    /// How many clients the manager wants elsewhere.
+    pub fn leave(&self) -> &watch::Receiver<leave::Wanted> {
+        &self.parts.leave
     }
 
     pub fn ingest(&self) -> Option<&Arc<Accept>> {

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::ingress::Ingress;
-pub use self::orders::{IdleClient, Order, Target};
+pub use self::orders::{LeavingClient, Order, Target};
 use super::account::Seat;
 use super::channel::Channel;
 use super::connection::Connection;

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sluice_dataplane::drain::Outcome;
 use sluice_e2e::client::Client;
 use sluice_proto::fleet::{CapKey, Directive, Phase, Steering, Version};
 
@@ -9,6 +10,7 @@ use super::{Plane, WAIT};
 
 const QUIET: Duration = Duration::from_millis(1_500);
 const FORCE_RECONNECT: u16 = 3011;
+const SHUTDOWN: u16 = 3001;
 
 #[tokio::test]
 async fn reports_say_how_it_is() {
@@ -208,4 +210,43 @@ async fn clients_that_are_never_idle_for_long_leave_as_well() {
     // One round takes a second; a few may have a command under way in it.
     let all = tokio::time::timeout(Duration::from_secs(5), lively.join_all());
     assert!(all.await.is_ok(), "some were never sent away");
+}
+
+#[tokio::test]
+async fn one_that_ends_closes_as_many_as_it_is_told_and_then_all() {
+    let mut manager = Manager::start().await;
+    let plane = Plane::start(&manager).await;
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(plane.client().await);
+        // So that each is idle for another time.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut stream = manager.stream().await;
+    let attended = |shed_to, generation| Directive {
+        shed_to,
+        valid: Some(Duration::from_secs(5)),
+        ..directive(1, generation)
+    };
+    assert_eq!(stream.direct(attended(0, 1)).await.ends_in, None);
+    plane.running.drain.start(Duration::from_secs(600));
+    let report = stream
+        .report_where("it ends", |report| report.ends_in.is_some())
+        .await;
+    assert_eq!(report.phase, Phase::Draining);
+    assert!(report.ends_in > Some(Duration::from_secs(500)));
+    stream.direct(attended(2, 2)).await;
+    for client in &mut clients[..2] {
+        assert_eq!(client.closed(WAIT).await.unwrap().code, SHUTDOWN);
+    }
+    tokio::time::sleep(QUIET).await;
+    for client in &mut clients[2..] {
+        assert!(still_here(client).await, "closed without an order");
+    }
+    // Without another word it does not wait for half of its time.
+    for client in &mut clients[2..] {
+        assert_eq!(client.closed(WAIT).await.unwrap().code, SHUTDOWN);
+    }
+    let outcome = tokio::time::timeout(WAIT, plane.running.drain.complete()).await;
+    assert_eq!(outcome, Ok(Outcome::Finished));
 }

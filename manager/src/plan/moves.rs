@@ -1,5 +1,5 @@
-//! Clients that are closed so that they come back elsewhere: off pods that are to be empty, and, where the user wants it, off pods with
-//! too many. One budget for the whole fleet.
+//! Clients that are closed so that they come back elsewhere: off pods that end or are to be empty, and, where the user wants it, off pods
+//! with too many. One budget for the whole fleet.
 //!
 //! A pod's order is a total (`shed_to`) that only rises, so that a directive that is lost or doubled does no harm.
 
@@ -69,14 +69,8 @@ impl Moves {
         now: Instant,
     ) -> Moved {
         self.shed_to.retain(|pod, _| view.pods.contains_key(pod));
-        for (name, pod) in &view.pods {
-            let shed = pod
-                .heard
-                .as_ref()
-                .map(|heard| heard.report.relay.shed_total);
-            let known = self.shed_to.entry(name.clone()).or_default();
-            *known = (*known).max(shed.unwrap_or_default());
-        }
+        // What pods close without an order is of the same budget.
+        let unasked = self.follow(view);
         let total = view.connections(now);
         let wanted = self.wanted(view, policy, steering, now);
         let per_second = rate(view, policy, steering, total, now);
@@ -95,19 +89,22 @@ impl Moves {
             };
         }
         self.watch(total, per_second);
+        let debt_max = per_second * AHEAD.as_secs_f64();
         let mut left = self.change + per_second * span.min(SPAN_MAX).as_secs_f64();
+        left = (left - unasked as f64).max(-debt_max);
         let orders = view.pods.iter().map(|(name, pod)| self.ordered(name, pod));
         let ahead = per_second * AHEAD.as_secs_f64() - orders.sum::<u64>() as f64;
         left = left.min(ahead.max(0.0));
         if self.paused {
-            left = 0.0;
+            left = left.min(0.0);
         }
         for (name, count) in &wanted {
             let part = (*count).min(left as u64);
             left -= part as f64;
             *self.shed_to.entry(name.clone()).or_default() += part;
         }
-        self.change = left.fract();
+        // A debt is kept; of what was not used, the part of a client.
+        self.change = if left < 0.0 { left } else { left.fract() };
         Moved {
             shed_to: self.shed_to.clone(),
             activity: Some(self.words(&wanted, steering)),
@@ -115,7 +112,24 @@ impl Moves {
         }
     }
 
-    /// Clients to close, of each pod; drains before surpluses.
+    /// Takes over what pods have done; returns how many clients they closed beyond what they were told.
+    fn follow(&mut self, view: &View) -> u64 {
+        let mut unasked = 0;
+        for (name, pod) in &view.pods {
+            let heard = pod.heard.as_ref();
+            let shed = heard.map_or(0, |heard| heard.report.relay.shed_total);
+            match self.shed_to.get_mut(name) {
+                Some(known) => {
+                    unasked += shed.saturating_sub(*known);
+                    *known = shed.max(*known);
+                }
+                None => drop(self.shed_to.insert(name.clone(), shed)),
+            }
+        }
+        unasked
+    }
+
+    /// Clients to close, of each pod: of those that end, the next first; then other drains, then surpluses.
     fn wanted(
         &self,
         view: &View,
@@ -124,17 +138,23 @@ impl Moves {
         now: Instant,
     ) -> Vec<(PodName, u64)> {
         let someone = steering.values().any(|steered| steered.state.takes_new());
+        let mut ending = Vec::new();
         let mut drains = Vec::new();
         let mut surpluses = Vec::new();
         for (name, steered) in steering {
             let pod = &view.pods[name];
             // Without one who takes them they would come back to where they were.
-            if !someone || pod.ends_by_itself() || !pod.reports(now) {
+            if !someone || !pod.reports(now) {
                 continue;
             }
             let ordered = self.ordered(name, pod);
             let lasts = now.saturating_duration_since(steered.since);
             let has = pod.connections().saturating_sub(ordered);
+            if pod.ends() {
+                // One that does not say when closes them by itself.
+                ending.extend(pod.ends_in().map(|left| (left, name.clone(), has)));
+                continue;
+            }
             if steered.state == PodState::Draining && lasts >= policy.fence_delay && has > 0 {
                 drains.push((name.clone(), has));
             }
@@ -146,8 +166,10 @@ impl Moves {
         }
         // The fullest first.
         surpluses.sort_by(|(x, a), (y, b)| b.cmp(a).then_with(|| x.cmp(y)));
-        drains.extend(surpluses.into_iter().filter(|(_, count)| *count > 0));
-        drains
+        ending.sort();
+        let ending = ending.into_iter().map(|(_, name, count)| (name, count));
+        let wanted = ending.chain(drains).chain(surpluses);
+        wanted.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Told, and not done yet.

@@ -106,7 +106,7 @@ fn alone(
         true => (PodState::Drained, why),
         false => (PodState::Draining, why),
     };
-    if pod.ends_by_itself() {
+    if pod.ends() {
         return empty("it was told to end");
     }
     if !pod.ready() {

@@ -162,3 +162,64 @@ fn small_differences_fence_nobody() {
             .all(|pod| pod.state == PodState::Accepting)
     );
 }
+
+/// Clients closed in the worst ten seconds, per second.
+fn worst_rate(world: &World) -> f64 {
+    let tens = world.closed_by_second.windows(10);
+    tens.map(|ten| ten.iter().sum::<u64>())
+        .max()
+        .unwrap_or_default() as f64
+        / 10.0
+}
+
+#[test]
+fn a_rollout_empties_the_old_pods_at_the_pace_of_the_fleet() {
+    let mut world = with_clients(4, 3_000, Rebalance::Steer);
+    let old: Vec<_> = world.pods.keys().cloned().collect();
+    for pod in world.pods.values_mut() {
+        pod.current = false;
+    }
+    // As Kubernetes does it: a new one, ready after a while, then the next old one ends, whatever the ones before it still do.
+    for name in &old {
+        world.add();
+        world.run(Duration::from_secs(5));
+        world.end(name, Duration::from_secs(300));
+    }
+    world.run(Duration::from_secs(140));
+    assert!(old.iter().all(|name| !world.pods.contains_key(name)));
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.total(), 12_000);
+    assert_eq!(world.closed_by_second.iter().sum::<u64>(), 12_000);
+    let worst = worst_rate(&world);
+    assert!(worst <= 1.1 * 120.0, "{worst} per second");
+}
+
+#[test]
+fn what_has_to_end_sooner_than_the_budget_allows_pays_for_it_out_of_the_budget() {
+    let mut world = with_clients(4, 3_000, Rebalance::Steer);
+    let names: Vec<_> = world.pods.keys().cloned().collect();
+    // Its second half closes 3,000 clients within 12 s, 250 a second: nobody else is closed meanwhile.
+    world.pods.get_mut(&names[1]).unwrap().drain_requested = true;
+    world.pods.get_mut(&names[0]).unwrap().deaf = true;
+    world.end(&names[0], Duration::from_secs(30));
+    world.run(Duration::from_secs(32));
+    assert!(!world.pods.contains_key(&names[0]));
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.state(&names[1]), PodState::Drained);
+    let worst = worst_rate(&world);
+    assert!(worst <= 275.0, "{worst} per second");
+    assert_eq!(world.total(), 12_000);
+}
+
+#[test]
+fn a_pod_that_ends_without_a_manager_is_empty_in_time() {
+    let mut world = with_clients(3, 3_000, Rebalance::Steer);
+    let name = world.any().unwrap();
+    world.stop_manager();
+    world.pods.get_mut(&name).unwrap().deaf = true;
+    world.end(&name, Duration::from_secs(100));
+    world.run(Duration::from_secs(92));
+    assert!(!world.pods.contains_key(&name));
+    let worst = worst_rate(&world);
+    assert!(worst <= 40.0, "{worst} per second");
+}

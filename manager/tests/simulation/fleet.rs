@@ -59,6 +59,8 @@ pub(crate) struct Pod {
     pub(crate) connections: u64,
     pub(crate) shed_total: u64,
     pub(crate) terminating: bool,
+    /// It was told to end: from when to when.
+    ends: Option<(Instant, Instant)>,
     pub(crate) drain_requested: bool,
     pub(crate) current: bool,
     /// It runs, and neither reports nor hears.
@@ -173,6 +175,15 @@ impl World {
             if let Some(new) = self.pods.get_mut(name) {
                 new.waits = old.waits;
             }
+        }
+    }
+
+    /// Told to end by Kubernetes; it has so long.
+    pub(crate) fn end(&mut self, name: &PodName, time: Duration) {
+        if let Some(pod) = self.pods.get_mut(name) {
+            pod.terminating = true;
+            pod.ready = false;
+            pod.ends = Some((self.now, self.now + time));
         }
     }
 
@@ -295,10 +306,7 @@ impl World {
         self.down = later;
         let mut closed = 0;
         for pod in self.pods.values_mut() {
-            let due = pod
-                .shed_to
-                .saturating_sub(pod.shed_total)
-                .min(pod.connections);
+            let due = pod.due(self.now).min(pod.connections);
             pod.shed_total += due;
             pod.connections -= due;
             closed += due;
@@ -308,6 +316,8 @@ impl World {
             *second += closed;
         }
         self.scatter(closed);
+        self.pods
+            .retain(|_, pod| pod.ends.is_none() || pod.connections > 0);
     }
 
     fn send(&mut self) {
@@ -406,6 +416,7 @@ impl Pod {
             connections: 0,
             shed_total: 0,
             terminating: false,
+            ends: None,
             drain_requested: false,
             current: true,
             cut_off: false,
@@ -434,6 +445,21 @@ impl Pod {
             current_revision: self.current,
             drain_requested: self.drain_requested,
         }
+    }
+
+    /// Clients to close now.
+    fn due(&self, now: Instant) -> u64 {
+        let ordered = self.shed_to.saturating_sub(self.shed_total);
+        let Some((since, until)) = self.ends else {
+            return ordered;
+        };
+        let heard = self.heard && !self.cut_off && !self.deaf;
+        if heard && now < since + (until - since) / 2 {
+            return ordered;
+        }
+        let left = (since + (until - since).mul_f64(0.9)).saturating_duration_since(now);
+        let steps = left.as_secs_f64() / STEP.as_secs_f64();
+        ordered.max((self.connections as f64 / steps.max(1.0)).ceil() as u64)
     }
 
     /// Requests per minute, and how long its lease lasts.
@@ -479,6 +505,9 @@ impl Pod {
         };
         report.relay.connections = self.connections;
         report.relay.shed_total = self.shed_total;
+        report.ends_in = self
+            .ends
+            .map(|(_, until)| until.saturating_duration_since(now));
         report
     }
 

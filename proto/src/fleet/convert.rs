@@ -70,6 +70,8 @@ impl TryFrom<wire::Report> for Report {
             caps: caps.collect::<Result<_, _>>()?,
             upstreams: upstreams.collect::<Result<_, _>>()?,
             queue: report.queue.map(Queue::from).unwrap_or_default(),
+            ends_in: (report.ends_in_ms > 0)
+                .then(|| Duration::from_millis(report.ends_in_ms.into())),
         })
     }
 }
@@ -96,6 +98,8 @@ impl From<Report> for wire::Report {
             caps: report.caps.into_iter().map(Into::into).collect(),
             upstreams: report.upstreams.into_iter().map(Into::into).collect(),
             queue: Some(report.queue.into()),
+            // In its last millisecond it still ends.
+            ends_in_ms: report.ends_in.map_or(0, |left| millis32(left).max(1)),
         }
     }
 }
@@ -146,7 +150,7 @@ impl From<Load> for wire::Load {
             cpu_seconds_total: load.cpu_seconds_total,
             memory_bytes: load.memory_bytes,
             memory_limit_bytes: load.memory_limit_bytes,
-            loop_delay_ms: u32::try_from(load.loop_delay.as_millis()).unwrap_or(u32::MAX),
+            loop_delay_ms: millis32(load.loop_delay),
             overload_level: load.overload_level,
         }
     }
@@ -286,9 +290,6 @@ impl From<Directive> for wire::Directive {
             Steering::Fence => wire::Steering::Fence,
             Steering::Drain => wire::Steering::Drain,
         };
-        let short = |time: Option<Duration>| {
-            u32::try_from(millis(time.unwrap_or_default())).unwrap_or(u32::MAX)
-        };
         Self {
             term: directive.version.term,
             generation: directive.version.generation,
@@ -298,8 +299,8 @@ impl From<Directive> for wire::Directive {
             valid_ms: millis(directive.valid.unwrap_or_default()),
             shares: directive.shares.into_iter().map(Into::into).collect(),
             upstreams: directive.upstreams.into_iter().map(Into::into).collect(),
-            report_every_ms: short(directive.report_every),
-            retry_spread_ms: short(directive.retry_spread),
+            report_every_ms: millis32(directive.report_every.unwrap_or_default()),
+            retry_spread_ms: millis32(directive.retry_spread.unwrap_or_default()),
         }
     }
 }
@@ -400,4 +401,8 @@ fn duration(ms: u64) -> Option<Duration> {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn millis32(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }

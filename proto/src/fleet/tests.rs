@@ -63,6 +63,7 @@ fn report() -> Report {
             failed_total: 7,
             dispatch_lag: Duration::from_millis(8),
         },
+        ends_in: Some(Duration::from_secs(9)),
     }
 }
 

@@ -116,6 +116,7 @@ fn make_shared(key: Option<&str>, peers: Arc<dyn Peers>) -> Arc<Shared> {
         pressure: Pressure::new(WORKERS, MemoryBudget::detect(None), registry),
         metrics: Metrics::register(registry),
         gate: Arc::default(),
+        leave: watch::Sender::default().subscribe(),
         drain: Drain::new(),
         holder: Holder("node-1".into()),
         descriptors_max: 1_024,

@@ -216,6 +216,7 @@ fn start_with(setup: Setup) -> Server {
         pressure,
         metrics: Metrics::register(&mut registry),
         gate: Arc::default(),
+        leave: watch::Sender::default().subscribe(),
         drain: drain.clone(),
         holder: Holder("node-1".into()),
         descriptors_max: 1_024,

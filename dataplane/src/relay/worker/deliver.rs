@@ -6,15 +6,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Worker;
-use crate::drain::{Watcher, pace};
-use crate::relay::codes;
+use crate::drain::Watcher;
 use crate::relay::hub::Dirty;
 use crate::relay::limits::{CONGESTION_LOOK, FLUSHES_PER_TURN};
 use crate::relay::mailbox::{Item, rounds};
 
 /// How often the worker's own lateness is measured.
 const LOOP_PROBE: Duration = Duration::from_millis(100);
-/// How often a draining worker closes its next share of connections.
+/// How often a draining worker looks whether its connections are gone.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 impl Worker {
@@ -139,32 +138,10 @@ impl Worker {
         }
     }
 
-    /// Closes this worker's connections evenly over the drain time. Ends when all are gone, at the latest with the
-    /// process.
+    /// Keeps a drain from being finished while this worker has connections; others close them.
     pub async fn drain(self: Rc<Self>, mut watcher: Watcher) {
-        let (started, until) = watcher.draining().await;
-        let connections: Vec<_> = self
-            .connections
-            .borrow()
-            .iter()
-            .map(|(_, connection)| Rc::clone(connection))
-            .collect();
-        let due = pace(connections.len(), until.saturating_duration_since(started));
-        let mut closed = 0;
-        while closed < connections.len() {
-            let until_now = due(started.elapsed()).min(connections.len());
-            for connection in &connections[closed..until_now] {
-                connection.request_close(codes::DISCONNECT_SHUTDOWN);
-            }
-            closed = until_now;
-            tokio::time::sleep(DRAIN_STEP).await;
-        }
-        drop(connections);
-        // Latecomers were past the accept when the drain began.
+        watcher.draining().await;
         while !self.connections.borrow().is_empty() {
-            for (_, connection) in &*self.connections.borrow() {
-                connection.request_close(codes::DISCONNECT_SHUTDOWN);
-            }
             tokio::time::sleep(DRAIN_STEP).await;
         }
     }

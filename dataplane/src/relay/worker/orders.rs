@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::Worker;
-use crate::relay::codes;
+use crate::relay::codes::Disconnect;
 use crate::relay::connection::Connection;
 use crate::relay::http::{self, Accepted};
 use crate::relay::session::Control;
@@ -25,13 +25,18 @@ pub enum Order {
     /// Presence has lost this process's entries: every client joins again.
     JoinAgain,
     /// Name so many of the longest idle clients, longest first.
-    Idle {
+    Name {
         count: usize,
-        answer: mpsc::Sender<Vec<IdleClient>>,
+        /// And then those for whom something is under way.
+        whoever: bool,
+        answer: mpsc::Sender<Vec<LeavingClient>>,
     },
-    /// Send these clients elsewhere, those of them for whom nothing is under way.
+    /// Send these clients elsewhere.
     Shed {
-        clients: Vec<IdleClient>,
+        clients: Vec<LeavingClient>,
+        /// Also those for whom something is under way.
+        whoever: bool,
+        disconnect: Disconnect,
         /// Dropped when the order is carried out: how the sender knows.
         done: mpsc::Sender<()>,
     },
@@ -39,15 +44,14 @@ pub enum Order {
     Users(mpsc::Sender<Vec<(Arc<str>, Arc<str>)>>),
 }
 
-/// A client that was idle when its worker looked.
+/// A client that may be sent elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdleClient {
+pub struct LeavingClient {
     pub worker: usize,
     key: usize,
     /// Tells it from one that has its key after it.
     digest: u64,
-    /// When it or others last had something for it, on its worker's clock.
-    active_ms: u64,
+    /// 0 while something is under way for it.
     pub idle_ms: u64,
 }
 
@@ -91,11 +95,20 @@ impl Worker {
                     connection.control(Control::JoinAgain, None);
                 }
             }
-            Order::Idle { count, answer } => {
+            Order::Name {
+                count,
+                whoever,
+                answer,
+            } => {
                 // The asker may have gone; then nobody misses the answer.
-                let _ = answer.try_send(self.longest_idle(*count));
+                let _ = answer.try_send(self.longest_idle(*count, *whoever));
             }
-            Order::Shed { clients, done: _ } => self.shed(clients),
+            Order::Shed {
+                clients,
+                whoever,
+                disconnect,
+                done: _,
+            } => self.shed(clients, *whoever, disconnect),
             Order::Users(answer) => {
                 let users = self.users.borrow().keys().cloned().collect();
                 // The asker may have gone; then nobody misses the answer.
@@ -104,42 +117,47 @@ impl Worker {
         }
     }
 
-    fn longest_idle(&self, count: usize) -> Vec<IdleClient> {
+    fn longest_idle(&self, count: usize, whoever: bool) -> Vec<LeavingClient> {
         let now_ms = self.clock_ms();
         let connections = self.connections.borrow();
-        let mut idle: Vec<IdleClient> = connections
+        let mut named: Vec<LeavingClient> = connections
             .iter()
             .filter_map(|(key, connection)| {
-                let active_ms = connection.idle_since_ms()?;
-                Some(IdleClient {
+                let idle_ms = match connection.idle_since_ms() {
+                    Some(since) => now_ms.saturating_sub(since),
+                    None if whoever && !connection.is_leaving() => 0,
+                    None => return None,
+                };
+                Some(LeavingClient {
                     worker: self.index,
                     key,
                     digest: 0,
-                    active_ms,
-                    idle_ms: now_ms.saturating_sub(active_ms),
+                    idle_ms,
                 })
             })
             .collect();
-        if idle.len() > count && count > 0 {
-            idle.select_nth_unstable_by_key(count - 1, |client| client.active_ms);
+        let longest = |client: &LeavingClient| std::cmp::Reverse(client.idle_ms);
+        if named.len() > count && count > 0 {
+            named.select_nth_unstable_by_key(count - 1, longest);
         }
-        idle.truncate(count);
-        idle.sort_by_key(|client| client.active_ms);
-        for client in &mut idle {
+        named.truncate(count);
+        named.sort_by_key(longest);
+        for client in &mut named {
             client.digest = digest(&connections[client.key]);
         }
-        idle
+        named
     }
 
-    fn shed(&self, clients: &[IdleClient]) {
+    fn shed(&self, clients: &[LeavingClient], whoever: bool, disconnect: &Disconnect) {
         let connections = self.connections.borrow();
         for client in clients {
             // It may have got something since: in a lively fleet everyone has, and only what is under way now would be cut.
             if let Some(connection) = connections.get(client.key)
-                && connection.idle_since_ms().is_some()
+                && !connection.is_leaving()
+                && (whoever || connection.idle_since_ms().is_some())
                 && digest(connection) == client.digest
             {
-                connection.request_close(codes::DISCONNECT_FORCE_RECONNECT);
+                connection.request_close(disconnect.clone());
                 self.shared.count_shed();
             }
         }

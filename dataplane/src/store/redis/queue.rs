@@ -132,6 +132,11 @@ impl RedisQueue {
         (held.count(), parts.len())
     }
 
+    /// Claims nothing more, and gives partitions to others as soon as nothing of them is under way. Entries are still taken.
+    pub fn resign(&self) {
+        self.shared.resigned.store(true, Ordering::Relaxed);
+    }
+
     /// Takes nothing more, waits a little for deliveries under way, and gives the partitions back. What is called
     /// afterwards finds nothing, or answers [`QueueError::Unavailable`].
     pub async fn close(&self) {
@@ -245,6 +250,7 @@ fn new_shared(
         unreplicated: RwLock::default(),
         is_full: AtomicBool::new(false),
         is_closed: AtomicBool::new(false),
+        resigned: AtomicBool::new(false),
         is_alone: AtomicBool::new(false),
         trouble: watch::Sender::new(Arc::default()),
         making_room: tokio::sync::Mutex::default(),

@@ -32,7 +32,8 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let mut live = Vec::new();
     loop {
         ticks.tick().await;
-        let (pods, ()) = tokio::join!(pods(&shared, false), servers::look(&shared));
+        let resigned = shared.has_resigned();
+        let (pods, ()) = tokio::join!(pods(&shared, resigned), servers::look(&shared));
         // Without an answer the last one counts: nobody moves because one server is away.
         if let Ok(pods) = pods {
             live = pods;
@@ -62,14 +63,19 @@ async fn tick(shared: &Shared, live: &[String]) {
         .collect();
     let rank = live.iter().filter(|name| **name < shared.holder).count();
     let offset = rank * seen.len() / live.len().max(1);
-    let moves = moves(&seen, wanted(live, &shared.holder, seen.len()), offset);
+    let wanted = match shared.has_resigned() {
+        true => 0,
+        false => wanted(live, &shared.holder, seen.len()),
+    };
+    let moves = moves(&seen, wanted, offset);
     for partition in &moves.give {
         if let Some(held) = shared.parts[usize::from(*partition)].held.lock().as_mut() {
             held.leaving = Some(Instant::now());
         }
     }
     let leases = (0..seen.len() as u16).map(|partition| {
-        let takes = moves.take.contains(&partition);
+        // Not even what nobody holds, once it has resigned.
+        let takes = moves.take.contains(&partition) && !shared.has_resigned();
         lease(shared, partition, takes)
     });
     join_all(leases).await;
@@ -138,7 +144,7 @@ fn held(shared: &Shared, partition: u16, answer: &[Reply], began: Instant) {
     let is_same = place.as_ref().is_some_and(|held| held.token == token);
     if !is_same {
         // A data plane that is about to end takes nothing new; the lease runs out by itself.
-        if shared.is_closed() {
+        if shared.is_closed() || shared.has_resigned() {
             return;
         }
         let generation = part.times_held.fetch_add(1, Ordering::Relaxed) as u8 & 0xf;

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     /// The budget was used up, and is not far enough below yet.
     pub(super) is_full: AtomicBool,
     pub(super) is_closed: AtomicBool,
+    /// Delivers nothing any more, and still takes entries.
+    pub(super) resigned: AtomicBool,
     /// No other data plane is known.
     pub(super) is_alone: AtomicBool,
     /// What is wrong with the servers as a queue; empty: nothing.
@@ -118,6 +120,10 @@ impl Shared {
     pub(super) fn stored_bytes(&self) -> u64 {
         let bytes = |part: &Part| part.bytes.load(Ordering::Relaxed);
         self.parts.iter().map(bytes).sum()
+    }
+
+    pub(super) fn has_resigned(&self) -> bool {
+        self.resigned.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_closed(&self) -> bool {
