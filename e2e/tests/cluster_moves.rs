@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use sluice_e2e::bench::workers::Workers;
-use sluice_e2e::deployed::numbered::{self, Writers};
+use sluice_e2e::deployed::numbered::{self, Writers, closed_at_most, curve};
 use sluice_e2e::deployed::{Deployed, Install};
-use sluice_e2e::load::report::Report;
 use tokio::time::{Instant, sleep};
 
 /// Messages per second over all channels.
@@ -24,7 +23,6 @@ const BALANCED: f64 = 1.10;
 /// The default budget: this part of all clients per second, 500 at most, 10 at least.
 const BUDGET: f64 = 0.01;
 /// Clients of a busy machine see what was done over seconds at once.
-const WINDOW: u64 = 5;
 const SLACK: f64 = 1.5;
 const CHANGED_WITHIN: Duration = Duration::from_secs(300);
 const STEP: Duration = Duration::from_millis(500);
@@ -96,8 +94,15 @@ async fn grow_and_shrink(deployed: &Deployed, clients: usize) -> Result<()> {
     let report = tokio::task::block_in_place(|| workers.stop())?;
     let budget = (clients as f64 * BUDGET).clamp(10.0, 500.0);
     eprintln!("{newcomers}; balanced after {balanced:?}; budget {budget}/s");
-    print_curve("moved", &report, moves_from..moves_until);
-    print_curve("shrunk", &report, shrink_from..shrink_until);
+    let (moved, shrunk) = (moves_from..moves_until, shrink_from..shrink_until);
+    eprintln!(
+        "moved, closed per second: {:?}",
+        curve(&report, moved.clone())
+    );
+    eprintln!(
+        "shrunk, closed per second: {:?}",
+        curve(&report, shrunk.clone())
+    );
     let early: u64 = report
         .closes_by_second
         .range(..moves_from)
@@ -108,37 +113,15 @@ async fn grow_and_shrink(deployed: &Deployed, clients: usize) -> Result<()> {
         "{early} clients were disconnected by growth: {:?}",
         report.closes
     );
-    let most = most_per_second(&report, moves_from..moves_until);
+    let most = closed_at_most(&report, moved);
     ensure!(most > 0.0, "nobody was moved");
-    eprintln!("at most {most:.0} clients were moved per second, over {WINDOW} s");
+    let shrunk = closed_at_most(&report, shrunk);
+    eprintln!("at most {most:.0} clients were moved per second, {shrunk:.0} while it shrank");
     ensure!(
-        most <= budget * SLACK,
-        "{most:.0} clients were moved per second, over {WINDOW} s"
+        most.max(shrunk) <= budget * SLACK,
+        "{most:.0} clients were moved per second, {shrunk:.0} while it shrank"
     );
     numbered::accounted(&report, &last, clients)
-}
-
-/// Over any [`WINDOW`] seconds.
-fn most_per_second(report: &Report, seconds: std::ops::Range<u64>) -> f64 {
-    let starts = seconds.start..seconds.end.saturating_sub(WINDOW - 1);
-    let sums = starts.map(|start| {
-        let window = report.closes_by_second.range(start..start + WINDOW);
-        window.map(|(_, closed)| closed).sum::<u64>()
-    });
-    sums.max().unwrap_or_default() as f64 / WINDOW as f64
-}
-
-fn print_curve(what: &str, report: &Report, seconds: std::ops::Range<u64>) {
-    let curve: Vec<u64> = seconds
-        .map(|second| {
-            report
-                .closes_by_second
-                .get(&second)
-                .copied()
-                .unwrap_or_default()
-        })
-        .collect();
-    eprintln!("{what}, closed per second: {curve:?}");
 }
 
 /// Waits until so many pods are ready, and no others are left.

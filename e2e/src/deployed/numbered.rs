@@ -1,5 +1,6 @@
 //! Numbered messages in many channels, and thousands of clients that follow them: who was moved must miss none.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ const PREFIX: &str = "chat:n";
 /// A call that takes longer is made again.
 const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(100);
+/// Clients of a busy machine see what was done over seconds at once.
+const WINDOW: usize = 5;
 
 /// Clients that connect through the Service. `first` keeps the names of several such groups apart.
 pub fn follow(deployed: &Deployed, clients: usize, first: usize) -> Result<Workers> {
@@ -116,6 +119,23 @@ pub fn owed(last: &[u64], clients: usize) -> u64 {
     let of_channel = |channel: usize| ((clients + last.len() - 1 - channel) / last.len()) as u64;
     let each = last.iter().enumerate();
     each.map(|(channel, last)| last * of_channel(channel)).sum()
+}
+
+/// Clients that were closed, second by second.
+#[must_use]
+pub fn curve(report: &Report, seconds: Range<u64>) -> Vec<u64> {
+    let closed = |second| report.closes_by_second.get(&second).copied();
+    seconds.map(|second| closed(second).unwrap_or(0)).collect()
+}
+
+/// Clients that were closed per second, over the worst five.
+#[must_use]
+pub fn closed_at_most(report: &Report, seconds: Range<u64>) -> f64 {
+    let curve = curve(report, seconds);
+    let windows = curve
+        .windows(WINDOW)
+        .map(|window| window.iter().sum::<u64>());
+    windows.max().unwrap_or_default() as f64 / WINDOW as f64
 }
 
 /// Says what became of the clients and their messages; fails unless everyone got everything in order, without being told of a gap.
