@@ -120,6 +120,11 @@ bench-ingest *ARGS:
     cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
     SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-ingest {{ARGS}}
 
+# The manager of 10, 100 and 1,000 pods that report every second: its CPU and memory
+bench-manager *ARGS:
+    cargo build --locked --release --package sluice-dataplane --package sluice-e2e --bins
+    SLUICE_BIN="$PWD/target/release/sluice" target/release/bench-manager {{ARGS}}
+
 # Writes the CRDs from the types in crds/src, for the chart too
 crds:
     cargo run --locked --quiet --package sluice-crds --bin crdgen -- crds/yaml charts/sluice/files/crds.yaml

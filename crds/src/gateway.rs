@@ -50,7 +50,7 @@ pub use redis::{ExternalRedis, Redis, RedisCredentials, RedisTls};
 pub use scaling::{Scaling, ScalingMode};
 pub use service::{
     AllowedApplications, AllowedNamespaces, From, Operation, Reconciliation, ScalingOperation,
-    Service, ServiceType, Steering,
+    Service, ServiceTopology, ServiceType, Steering,
 };
 pub use status::{ApplicationStatus, GatewayStatus, RedisStatus, ShardStatus};
 

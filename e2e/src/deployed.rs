@@ -34,6 +34,7 @@ pub const OPERATORS: &str = "sluice-system";
 
 mod install;
 pub mod numbered;
+pub mod operators;
 pub mod traffic;
 
 pub use install::Install;

@@ -1,5 +1,6 @@
 //! Gateways that ingest, for tests: a manifest as a value, a server with a data directory that outlives it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +15,9 @@ use crate::http_load::shape::device_name;
 use crate::manifest::{self, Manifest};
 use crate::ports::free_port;
 use crate::sluice::{Launch, Scratch, Sluice, binary};
+use crate::upstream::analysis::is_done;
 use crate::upstream::handle::Upstream;
+use crate::upstream::record::Record;
 
 /// Name and key of the application every test gateway has.
 pub const APP: &str = "shop";
@@ -325,4 +328,36 @@ pub async fn nothing_lost(upstream: &Upstream, outcome: &Outcome) -> Result<u64>
         outcome.in_doubt.len()
     );
     Ok(more)
+}
+
+/// What both carried out, in the order in which it was done.
+pub async fn done_by_both(first: &Upstream, second: &Upstream) -> Result<Vec<Record>> {
+    let mut records = first.records().await?;
+    records.extend(second.records().await?);
+    records.retain(is_done);
+    records.sort_by_key(|record| record.done_ns);
+    Ok(records)
+}
+
+/// Every request was carried out, and those of a device in order, whichever upstream got them; how many were repeated.
+/// `records`: in the order in which they were done.
+pub fn done_in_order(records: &[Record], outcome: &Outcome) -> Result<usize> {
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut again = 0;
+    for record in records {
+        let last = last.entry(&record.device).or_default();
+        match record.seq {
+            seq if seq == *last + 1 => *last = seq,
+            seq if seq == *last => again += 1,
+            seq => anyhow::bail!("{} {seq} after {last}", record.device),
+        }
+    }
+    for (device, acked) in outcome.devices() {
+        let done = last.get(device_name(device).as_str()).copied().unwrap_or(0);
+        ensure!(
+            done == acked,
+            "device {device}: {acked} acknowledged, {done} carried out"
+        );
+    }
+    Ok(again)
 }

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod bench;
 pub mod bench_ingest;
+pub mod bench_manager;
 pub mod chart;
 pub mod client;
 pub mod cluster;

@@ -1,4 +1,4 @@
-//! What the nodes' proxies do with each state of an endpoint, to new connections and to those that are open. Steering is built
+//! What the nodes' proxies do with each state of an endpoint, and with its zone, to new connections and to those that are open. Steering is built
 //! on it: a pod that gets no new clients keeps those it has. `docs/manager.md` has the table.
 
 use std::collections::BTreeSet;
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 const SOON: Duration = Duration::from_secs(90);
 /// Enough that each of two pods has some, but for one time in 30,000.
 const CONNECTIONS: usize = 16;
+const ZONE: &str = "topology.kubernetes.io/zone";
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
 const PODS: [&str; 2] = ["one", "two"];
@@ -39,17 +40,66 @@ const TABLE: &[(&str, [Conditions; 2], &[&str])] = &[
 #[tokio::test]
 async fn no_state_of_an_endpoint_cuts_what_is_open() -> Result<()> {
     let namespace = Cluster::shared().await?.namespace("endpoints").await?;
-    let result = table(&namespace).await;
+    label(&namespace, "a", "b").await?;
+    let result = scenario(&namespace).await;
+    // Other tests know of no zones.
+    label(&namespace, "", "").await?;
     namespace.explain(result)
 }
 
-async fn table(namespace: &Namespace) -> Result<()> {
-    let cluster = namespace.cluster();
+async fn scenario(namespace: &Namespace) -> Result<()> {
     let addresses = start_pods(namespace).await?;
     namespace.apply(SERVICE).await?;
     let path = "--output=jsonpath={.spec.ports[0].nodePort}";
     let port = namespace.kubectl(&["get", "service", "echo", path]).await?;
-    let entry = SocketAddr::from((cluster.node_address(1)?, port.parse::<u16>()?));
+    let port = port.parse()?;
+    table(namespace, &addresses, port).await?;
+    zones(namespace, &addresses, port).await
+}
+
+/// Puts the first two nodes into zones, or out of them.
+async fn label(namespace: &Namespace, first: &str, second: &str) -> Result<()> {
+    for (node, zone) in [("node1", first), ("node2", second)] {
+        let label = match zone {
+            "" => format!("{ZONE}-"),
+            zone => format!("{ZONE}={zone}"),
+        };
+        let words = ["label", "node", node, &label, "--overwrite"];
+        namespace.cluster().kubectl(&words).await?;
+    }
+    Ok(())
+}
+
+/// Endpoints that say for which zone they are: each node prefers those of its own, and takes others when none there takes new connections.
+async fn zones(namespace: &Namespace, addresses: &[String], port: u16) -> Result<()> {
+    let cluster = namespace.cluster();
+    for (pod, zone) in PODS.iter().zip(["a", "b"]) {
+        // From this the operator knows it, without being allowed to see nodes.
+        let path = r"--output=jsonpath={.metadata.labels.topology\.kubernetes\.io/zone}";
+        let label = namespace.kubectl(&["get", "pod", pod, path]).await?;
+        ensure!(label == zone, "{pod} is in zone {label:?}");
+    }
+    for (states, at_first, at_second) in [
+        ([READY, READY], "one", "two"),
+        ([FENCED, READY], "two", "two"),
+        ([READY, FENCED], "one", "one"),
+    ] {
+        let slice = slice(addresses, states, Some(["a", "b"]));
+        namespace.apply(&slice).await?;
+        for (node, expected) in [(1, at_first), (2, at_second)] {
+            let entry = SocketAddr::from((cluster.node_address(node)?, port));
+            let expected = BTreeSet::from([expected.to_owned()]);
+            let as_expected = async || Ok(reached(entry).await == expected);
+            let what = format!("{states:?}, from node{node}");
+            cluster.wait_for(&what, SOON, as_expected).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn table(namespace: &Namespace, addresses: &[String], port: u16) -> Result<()> {
+    let cluster = namespace.cluster();
+    let entry = SocketAddr::from((cluster.node_address(1)?, port));
     // Whom new connections reach before a row: that is where those have to stay that are opened then.
     let mut before = BTreeSet::new();
     for (name, states, expected) in TABLE {
@@ -58,7 +108,7 @@ async fn table(namespace: &Namespace) -> Result<()> {
         } else {
             connect_all(entry).await?
         };
-        namespace.apply(&slice(&addresses, *states)).await?;
+        namespace.apply(&slice(addresses, *states, None)).await?;
         let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
         let as_expected = async || Ok(reached(entry).await == expected);
         cluster.wait_for(name, SOON, as_expected).await?;
@@ -121,14 +171,21 @@ spec:
   ports: [{name: http, port: 80, targetPort: 8080}]
 ";
 
-fn slice(addresses: &[String], states: [Conditions; 2]) -> String {
+/// `zones`: for which each endpoint is.
+fn slice(addresses: &[String], states: [Conditions; 2], zones: Option<[&str; 2]>) -> String {
+    let hint = |number: usize| match zones {
+        Some(zones) => format!("\n    hints: {{forZones: [{{name: {}}}]}}", zones[number]),
+        None => String::new(),
+    };
     let endpoints: String = addresses
         .iter()
         .zip(states)
-        .filter_map(|(address, state)| Some((address, state?)))
-        .map(|(address, (ready, serving, terminating))| {
+        .enumerate()
+        .filter_map(|(number, (address, state))| Some((number, address, state?)))
+        .map(|(number, address, (ready, serving, terminating))| {
             format!(
-                "\n  - addresses: [{address}]\n    conditions: {{ready: {ready}, serving: {serving}, terminating: {terminating}}}"
+                "\n  - addresses: [{address}]\n    conditions: {{ready: {ready}, serving: {serving}, terminating: {terminating}}}{}",
+                hint(number)
             )
         })
         .collect();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use sluice_e2e::deployed::numbered::{self, Writers};
-use sluice_e2e::deployed::{Deployed, Install, OPERATORS, Pod};
+use sluice_e2e::deployed::{Deployed, Install, Pod, operators};
 use sluice_e2e::upstream::handle::binary;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -160,21 +160,7 @@ async fn drained(deployed: &Deployed) -> Result<()> {
 /// Another operator leads: data planes attend it, and nobody is disconnected.
 async fn another_leader(deployed: &Deployed) -> Result<()> {
     let cluster = deployed.namespace.cluster();
-    let holder = "--output=jsonpath={.spec.holderIdentity}";
-    let holder = cluster
-        .kubectl(&["--namespace", OPERATORS, "get", "lease/sluice", holder])
-        .await?;
-    let (leader, _) = holder.rsplit_once('_').context("a holder")?;
-    let words = [
-        "--namespace",
-        OPERATORS,
-        "delete",
-        "pod",
-        leader,
-        "--grace-period=0",
-        "--force",
-    ];
-    cluster.kubectl(&words).await?;
+    operators::kill_leader(cluster).await?;
     let since = Instant::now();
     let attend = async || {
         let plan = sluice(deployed, &["plan", "demo"])?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use sluice_e2e::deployed::traffic::{
     Chatter, Publisher, chatter_on_other_pod, counted, countly, heard, paste, talk,
 };
-use sluice_e2e::deployed::{DATA_PLANES, Deployed, Install, OPERATORS, Pod, RELEASE};
+use sluice_e2e::deployed::{DATA_PLANES, Deployed, Install, Pod, operators};
 use sluice_e2e::sdk::Sdks;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -132,30 +132,14 @@ async fn gone(deployed: &Deployed, before: &BTreeSet<String>) -> Result<()> {
 /// No operator for a while: a data plane that is killed comes back, and nothing is undone when operators are back.
 async fn without_operator(deployed: &Deployed) -> Result<()> {
     let cluster = deployed.namespace.cluster();
-    let release = format!("deployment/{RELEASE}");
-    let operators = async |words: &[&str]| {
-        let words = [&["--namespace", OPERATORS], words].concat();
-        cluster.kubectl(&words).await
-    };
-    let scale = async |replicas: &str| operators(&["scale", &release, replicas]).await;
-    scale("--replicas=0").await?;
-    let selector = "--selector=app.kubernetes.io/name=sluice-operator";
-    let are_gone = async || {
-        let pods = operators(&["get", "pods", selector, "--output=name"]).await?;
-        Ok(pods.is_empty())
-    };
-    cluster
-        .wait_for("the operators are gone", ROLLOUT, are_gone)
-        .await?;
+    operators::take_away(cluster).await?;
     let before = names(deployed).await?;
     let killed = deployed.pods().await?.swap_remove(0);
     deployed.kill(&killed)?;
     sleep(away()).await;
     ensure!(names(deployed).await? == before, "pods went or came");
     deployed.rolled_out(ROLLOUT).await?;
-    scale("--replicas=2").await?;
-    let timeout = format!("--timeout={}s", ROLLOUT.as_secs());
-    operators(&["rollout", "status", &release, &timeout]).await?;
+    operators::bring_back(cluster).await?;
     // It has looked at everything when it is ready, and writes within a lease.
     sleep(SETTLED).await;
     ensure!(names(deployed).await? == before, "pods were replaced");

@@ -1,7 +1,7 @@
 //! A rollout and the drain of a node: pods that end send their clients away at the pace of the fleet, all of them together, and no
 //! message and no request is lost.
 //!
-//! `SLUICE_ROLLOUT_CLIENTS` says how many; the budget is 20 clients per second for each 450.
+//! `SLUICE_ROLLOUT_CLIENTS` says how many; the budget is 20 clients per second for each 300.
 
 use std::env;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use sluice_e2e::http_load::{Load, Plan};
 use sluice_e2e::ingest::nothing_lost;
 use tokio::time::{Instant, sleep, timeout};
 
-const CLIENTS: usize = 450;
-const CLIENTS_PER_BUDGET: usize = 450;
+const CLIENTS: usize = 300;
+const CLIENTS_PER_BUDGET: usize = CLIENTS;
 const BUDGET: usize = 20;
 /// Clients of a busy machine see what was done over seconds at once.
 const SLACK: f64 = 1.5;

@@ -14,13 +14,13 @@ use sluice_e2e::fleet::traffic::{PLAIN, Traffic};
 use sluice_e2e::http_load::schedule::Phase;
 use sluice_e2e::http_load::{Load, Plan};
 use sluice_e2e::ingest::{Ingest, KEY};
+use sluice_e2e::load::clock::now_ns;
 use sluice_e2e::manifest::{Manifest, Namespace};
 use sluice_e2e::redis::{Options, RedisCluster};
 use sluice_e2e::timing::{Promises, kept_in_one_run};
 use sluice_e2e::token;
-use sluice_e2e::upstream::analysis::max_in_window;
+use sluice_e2e::upstream::analysis::{max_in_window, of_app, used};
 use sluice_e2e::upstream::handle::Upstream;
-use sluice_e2e::upstream::record::Record;
 use sluice_e2e::upstream::settings::Settings;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -38,24 +38,6 @@ const OF_ALL: usize = 6_000;
 const OTHER_KEY: &str = "gamekey";
 /// After a change of the fleet, once all is settled, what is used is counted for so long.
 const COUNTED: Duration = Duration::from_secs(10);
-
-/// On the clock of the upstream's records, which all processes of the machine share.
-fn clock_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-fn of_app(records: &[Record], app: &str) -> Vec<Record> {
-    records.iter().filter(|r| &*r.app == app).cloned().collect()
-}
-
-/// The part of a cap that was used between two times.
-fn used(records: &[Record], cap: usize, (from_ns, until_ns): (u64, u64)) -> f64 {
-    let within = |record: &&Record| (from_ns..until_ns).contains(&record.arrived_ns);
-    // A span does not begin and end with a request: one more or less says nothing.
-    let arrived = records.iter().filter(within).count() as f64 + 1.0;
-    arrived / (cap as f64 / 60.0 * (until_ns - from_ns) as f64 / 1e9)
-}
 
 /// More than can be delivered, for both applications.
 async fn backlog(fleet: &Managed) -> Result<()> {
@@ -125,10 +107,10 @@ async fn caps() -> Result<Promises> {
         }
         // Until leases have run out and parts are given again.
         sleep(Duration::from_secs(settled_s)).await;
-        let from_ns = clock_ns();
+        let from_ns = now_ns();
         sleep(COUNTED).await;
         if what != "manager away" {
-            spans.push((what, part, (from_ns, clock_ns())));
+            spans.push((what, part, (from_ns, now_ns())));
         }
     }
     let records = upstream.records().await?;

@@ -1,20 +1,17 @@
 //! Several upstreams share the load, and one that dies is replaced by the others.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use sluice_e2e::http_load::outcome::Outcome;
 use sluice_e2e::http_load::schedule::Phase;
-use sluice_e2e::http_load::shape::device_name;
 use sluice_e2e::http_load::{Load, Plan};
-use sluice_e2e::ingest::{Gateway, Ingest, KEY};
+use sluice_e2e::ingest::{Gateway, Ingest, KEY, done_by_both, done_in_order};
 use sluice_e2e::load::clock::now_ns;
 use sluice_e2e::timing::{Promises, kept_in_one_run};
 use sluice_e2e::upstream::analysis::is_done;
 use sluice_e2e::upstream::handle::Upstream;
-use sluice_e2e::upstream::record::Record;
 use sluice_e2e::upstream::settings::{Fault, FaultKind, Settings};
 use tokio::time::sleep;
 
@@ -34,37 +31,6 @@ fn both(first: &Upstream, second: &Upstream, priority: u32) -> Ingest {
         { "name": "spare", "url": second.url(), "priority": priority },
     ]);
     Ingest::new("http://127.0.0.1:1").set("upstreams", upstreams)
-}
-
-/// What both carried out, in the order in which it was done.
-async fn all_done(first: &Upstream, second: &Upstream) -> Result<Vec<Record>> {
-    let mut records = first.records().await?;
-    records.extend(second.records().await?);
-    records.retain(is_done);
-    records.sort_by_key(|record| record.done_ns);
-    Ok(records)
-}
-
-/// Every request was carried out, and those of a device in order, whichever upstream got them; how many were repeated.
-fn in_order(records: &[Record], outcome: &Outcome) -> Result<usize> {
-    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut again = 0;
-    for record in records {
-        let last = last.entry(&record.device).or_default();
-        match record.seq {
-            seq if seq == *last + 1 => *last = seq,
-            seq if seq == *last => again += 1,
-            seq => anyhow::bail!("{} {seq} after {last}", record.device),
-        }
-    }
-    for (device, acked) in outcome.devices() {
-        let done = last.get(device_name(device).as_str()).copied().unwrap_or(0);
-        ensure!(
-            done == acked,
-            "device {device}: {acked} acknowledged, {done} carried out"
-        );
-    }
-    Ok(again)
 }
 
 #[tokio::test]
@@ -88,8 +54,8 @@ async fn one_of_two_dies() -> Result<Promises> {
     let outcome = load.outcome().await?;
     gateway.drained(Duration::from_secs(80)).await?;
     assert_eq!((outcome.acked, outcome.refused()), (1440, 0));
-    let records = all_done(&first, &second).await?;
-    let again = in_order(&records, &outcome)?;
+    let records = done_by_both(&first, &second).await?;
+    let again = done_in_order(&records, &outcome)?;
     // At most what was on its way to the one that died.
     ensure!(again <= 20, "{again} carried out twice");
     // The other one took the load within two seconds and lost nothing of it.

@@ -237,7 +237,7 @@ fn facts(pods: &[Arc<PodView>]) -> Vec<PodFacts> {
             ready: pod.ready,
             terminating: pod.terminating,
             node: pod.node.as_deref().map(Into::into),
-            zone: None,
+            zone: pod.zone.as_deref().map(Into::into),
             current_revision: pod.template == current,
             drain_requested: pod.drain,
         })

@@ -10,6 +10,7 @@ use crate::object::{COMPONENT_LABEL, GATEWAY_LABEL};
 
 /// A kubelet looks at the volumes of a pod that changes, and else about once a minute.
 pub const CONFIG_ANNOTATION: &str = "sluice.dev/config";
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// A pod that is to be emptied has this annotation with this value, as `kubectl sluice drain` writes it.
 pub const DRAIN_ANNOTATION: &str = "sluice.dev/drain";
 pub const REQUESTED: &str = "requested";
@@ -32,6 +33,8 @@ pub struct PodView {
     pub revision: String,
     pub ips: Vec<IpAddr>,
     pub node: Option<String>,
+    /// Of its node: Kubernetes copies it from there, 1.35 and later.
+    pub zone: Option<String>,
     /// Of a data plane: which template of its Deployment it was made from.
     pub template: String,
     /// Seconds since 1970; 0: not said.
@@ -89,6 +92,7 @@ impl PodView {
                 .filter_map(|ip| ip["ip"].as_str()?.parse().ok())
                 .collect(),
             node: text("/spec/nodeName").map(str::to_owned),
+            zone: Some(label(ZONE_LABEL)).filter(|zone| !zone.is_empty()),
             config: annotation(CONFIG_ANNOTATION),
             ready,
             terminating: metadata.deletion_timestamp.is_some(),

@@ -29,6 +29,10 @@ pub struct Service {
     /// readiness alone, also while no operator runs.
     #[serde(default)]
     pub steering: Steering,
+    /// None (the default): a connection may go to any pod. PreferSameZone: to pods of the zone that it comes from, while some there take
+    /// new ones, and where each pod that does is in a known zone (Kubernetes 1.35; with `steering: Disabled` 1.31).
+    #[serde(default, skip_serializing_if = "ServiceTopology::is_none")]
+    pub topology: ServiceTopology,
 }
 
 /// Types of Services.
@@ -58,6 +62,20 @@ pub enum Steering {
     #[default]
     Managed,
     Disabled,
+}
+
+/// Whether zones count.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+pub enum ServiceTopology {
+    #[default]
+    None,
+    PreferSameZone,
+}
+
+impl ServiceTopology {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 fn annotations(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -64,6 +64,21 @@ pub fn first_done(records: &[Record]) -> HashMap<(&str, &str, u64), u64> {
     done
 }
 
+/// Those of the application with this key.
+#[must_use]
+pub fn of_app(records: &[Record], app: &str) -> Vec<Record> {
+    records.iter().filter(|r| &*r.app == app).cloned().collect()
+}
+
+/// The part of a cap in requests per minute that was used between two times.
+#[must_use]
+pub fn used(records: &[Record], cap: usize, (from_ns, until_ns): (u64, u64)) -> f64 {
+    let within = |record: &&Record| (from_ns..until_ns).contains(&record.arrived_ns);
+    // A span does not begin and end with a request: one more or less says nothing.
+    let arrived = records.iter().filter(within).count() as f64 + 1.0;
+    arrived / (cap as f64 / 60.0 * (until_ns - from_ns) as f64 / 1e9)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

