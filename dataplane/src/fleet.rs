@@ -1,8 +1,8 @@
 //! One of a fleet: tells the manager how this data plane is, and does what it says.
 //!
 //! `stream` keeps the connection, `report` collects, `orders` decides what is in force (pure), `gate` and `shares`, and the
-//! relay's `leave`, are how it takes effect: new clients, rates, clients that are here. Nothing waits for the manager: what it said ends by itself where it has
-//! to, and without one everything is served on.
+//! relay's `leave`, are how it takes effect: new clients, rates, clients that are here. Nothing waits for the manager: what it
+//! said ends by itself where it has to, and without one everything is served on.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -199,8 +199,8 @@ async fn attend(port: u16, pod: String, heard: Arc<AtomicU64>) -> Result<()> {
     anyhow::bail!("the manager ended the stream")
 }
 
-/// CPU and memory of the manager of so many pods.
-pub async fn measure(pods: usize) -> Result<()> {
+/// CPU and memory of the manager of so many pods, in words.
+pub async fn measure(pods: usize) -> Result<String> {
     let manager = start(pods)?;
     let pid = manager.child.id();
     while TcpStream::connect(("127.0.0.1", manager.port))
@@ -227,10 +227,9 @@ pub async fn measure(pods: usize) -> Result<()> {
     if let Some(ended) = attending.try_join_next() {
         ended?.context("a pod")?;
     }
-    println!(
+    Ok(format!(
         "{pods} pods, {pods} reports per second of {APPLICATIONS} caps each: {:.1} % of a core, {told:.0} directives per second, {} MB",
         used * 100.0,
         private_kb(pid)? / 1024,
-    );
-    Ok(())
+    ))
 }

@@ -92,10 +92,12 @@ async fn scenario(deployed: &Deployed) -> Result<()> {
         carry_out(deployed, *change).await?;
         sleep(Duration::from_secs(*settles_s)).await;
         let from_ns = now_ns();
-        match change {
-            Change::OperatorsAway => sleep(away()).await,
-            _ => sleep(COUNTED).await,
-        }
+        let counted = if *change == Change::OperatorsAway {
+            away()
+        } else {
+            COUNTED
+        };
+        sleep(counted).await;
         spans.push((*change, *part, (from_ns, now_ns())));
     }
     let records = deployed.upstream.records().await?;

@@ -16,7 +16,11 @@ use crate::upstream::handle::binary;
 const CLIENTS_PER_WORKER: usize = 9_000;
 
 /// Workers of one kind that together are so many clients.
-pub struct Workers(Vec<Worker>);
+pub struct Workers {
+    all: Vec<Worker>,
+    /// Clients that could not connect, before they were told to go.
+    refused: u64,
+}
 
 struct Worker {
     child: Child,
@@ -64,25 +68,35 @@ impl Workers {
             workers.push(Worker::start(command)?);
             first += here;
         }
-        let mut all = Self(workers);
-        for worker in &mut all.0 {
+        let mut started = Self {
+            all: workers,
+            refused: 0,
+        };
+        for worker in &mut started.all {
             match worker.next()? {
-                Event::Ready { .. } => {}
+                Event::Ready { refused, .. } => started.refused += refused,
                 Event::Report(_) => bail!("a worker reported before it was told to go"),
             }
         }
-        Ok(all)
+        Ok(started)
+    }
+
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Tells all of them to go.
     pub fn go(&mut self) -> Result<()> {
-        self.0.iter_mut().try_for_each(|worker| worker.order("go"))
+        self.all
+            .iter_mut()
+            .try_for_each(|worker| worker.order("go"))
     }
 
     /// Waits until all are done and adds up what they found.
     pub fn report(mut self) -> Result<Report> {
         let mut sum = Report::default();
-        for worker in &mut self.0 {
+        for worker in &mut self.all {
             match worker.next()? {
                 Event::Report(report) => sum.merge(*report),
                 Event::Ready { .. } => bail!("a worker was ready twice"),
@@ -93,7 +107,7 @@ impl Workers {
 
     /// Tells all of them to stop and adds up what they found.
     pub fn stop(mut self) -> Result<Report> {
-        self.0
+        self.all
             .iter_mut()
             .try_for_each(|worker| worker.order("stop"))?;
         self.report()

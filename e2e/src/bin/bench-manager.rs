@@ -1,5 +1,7 @@
 //! `just bench-manager`: what a manager uses for fleets of several sizes; `sluice_e2e::bench_manager` says how.
 
+use std::io::Write;
+
 use anyhow::Result;
 use clap::Parser;
 use sluice_e2e::bench_manager::measure;
@@ -16,7 +18,8 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     for pods in Args::parse().pods {
-        measure(pods).await?;
+        let figures = measure(pods).await?;
+        writeln!(std::io::stdout(), "{figures}")?;
     }
     Ok(())
 }

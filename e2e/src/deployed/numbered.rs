@@ -34,13 +34,19 @@ pub fn follow(deployed: &Deployed, clients: usize, first: usize) -> Result<Worke
         ("hmac-secret", TOKENS.to_owned()),
         ("account", format!("account={ACCOUNT}")),
     ];
-    Workers::start_at(
+    let workers = Workers::start_at(
         deployed.address,
         Dialect::Centrifugo,
         "follow",
         clients,
         &more,
-    )
+    )?;
+    let refused = workers.refused();
+    ensure!(
+        refused == 0,
+        "{refused} of {clients} clients could not connect"
+    );
+    Ok(workers)
 }
 
 #[must_use]
