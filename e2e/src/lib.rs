@@ -18,6 +18,7 @@ pub mod ingest;
 pub mod load;
 pub mod manager;
 pub mod manifest;
+pub mod metrics_table;
 pub mod operator;
 pub mod ports;
 pub mod prepare;

@@ -52,6 +52,45 @@ async fn charts_render_as_recorded() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_dashboard_is_one_that_grafana_reads() -> Result<()> {
+    let enabled = [
+        "--set",
+        "metrics.dashboard.enabled=true",
+        "--show-only",
+        "templates/dashboard.yaml",
+    ];
+    let mut arguments: Vec<OsString> = ["template", RELEASE].map(OsString::from).into();
+    arguments.extend(enabled.map(OsString::from));
+    arguments.push(chart::folder().into());
+    let rendered = chart::helm(arguments).await?;
+    let map = &chart::objects(&rendered)?[0];
+    ensure!(
+        map["metadata"]["labels"]["grafana_dashboard"] == "1",
+        "{map}"
+    );
+    let dashboard = map["data"]["sluice.json"]
+        .as_str()
+        .context("the dashboard")?;
+    let dashboard: Value = serde_json::from_str(dashboard)?;
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    let mut places = Vec::new();
+    for panel in panels {
+        let grid = |side: &str| panel["gridPos"][side].as_u64().context("a place");
+        places.push((grid("x")?, grid("y")?));
+        let asks = panel["targets"].as_array().map_or(0, Vec::len);
+        ensure!(panel["type"] == "row" || asks > 0, "{panel} shows nothing");
+    }
+    let count = places.len();
+    places.sort_unstable();
+    places.dedup();
+    ensure!(
+        count > 10 && places.len() == count,
+        "panels lie on each other: {places:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_custom_resources_are_those_of_the_types_and_stay() -> Result<()> {
     let mut wanted = BTreeMap::new();
     for name in ["gateway", "application"] {

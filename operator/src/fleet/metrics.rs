@@ -159,7 +159,8 @@ fn labels<'a>(key: &'a Key, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a st
 mod tests {
     use prometheus_client::encoding::text;
     use prometheus_client::registry::Registry;
-    use sluice_manager::{CapKey, PodPlan};
+    use sluice_e2e::metrics_table::{hold, parse};
+    use sluice_manager::{CapKey, PodPlan, ScaleDecision, ScaleReason};
 
     use super::*;
 
@@ -172,16 +173,23 @@ mod tests {
         }
     }
 
-    fn shown(plans: Plans) -> String {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Fixed(plans)));
+    fn page(registry: &Registry) -> String {
         let mut said = String::new();
-        text::encode(&mut said, &registry).unwrap();
+        text::encode(&mut said, registry).unwrap();
         said
     }
 
-    #[test]
-    fn figures_bear_their_gateway() {
+    fn shown(plans: Plans) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Fixed(plans)));
+        page(&registry)
+    }
+
+    fn of_demo(plan: PlanSummary) -> Plans {
+        [(("shop".to_owned(), "demo".to_owned()), Arc::new(plan))].into()
+    }
+
+    fn plan() -> PlanSummary {
         let pod = PodPlan {
             state: PodState::Fenced,
             reason: "".into(),
@@ -190,14 +198,39 @@ mod tests {
             reporting: true,
             drained: false,
         };
-        let plan = PlanSummary {
+        PlanSummary {
             connections: 12,
             pods: [("a".into(), pod)].into(),
             caps: [(CapKey::Gateway, (590.0, 600.0))].into(),
             ..PlanSummary::default()
+        }
+    }
+
+    #[test]
+    fn the_table_of_the_operator_is_what_it_shows() {
+        let mut registry = Registry::default();
+        drop(crate::metrics::Metrics::register(&mut registry));
+        let scale = ScaleDecision {
+            replicas: 2,
+            of: 2,
+            wanted: 2,
+            reason: ScaleReason::Minimum,
+            wish: 2,
+            limit: None,
+            waits: None,
+            victim: None,
         };
-        let key = ("shop".to_owned(), "demo".to_owned());
-        let said = shown([(key, Arc::new(plan))].into());
+        let plan = PlanSummary {
+            scale: Some(scale),
+            ..plan()
+        };
+        registry.register_collector(Box::new(Fixed(of_demo(plan))));
+        hold("operator", parse(&page(&registry)), &[]).unwrap();
+    }
+
+    #[test]
+    fn figures_bear_their_gateway() {
+        let said = shown(of_demo(plan()));
         let gateway = r#"gateway_namespace="shop",gateway="demo""#;
         for line in [
             format!("sluice_manager_connections{{{gateway}}} 12.0\n"),
