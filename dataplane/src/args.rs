@@ -43,8 +43,25 @@ pub enum Command {
     Run(RunArgs),
     /// Print every problem of the manifests; exit with 1 when there is one
     Check(CheckArgs),
+    /// Show what a running gateway takes in, delivers and serves, and why it waits
+    Top(TopArgs),
     /// Find, show, repeat and drop requests of a running gateway
     Requests(RequestsArgs),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, ClapArgs)]
+pub struct TopArgs {
+    /// The gateway's admin port
+    #[arg(long, value_name = "ADDR:PORT", env = "SLUICE_ADMIN", default_value_t = ADMIN_DEFAULT, value_parser = parse_socket)]
+    pub admin: SocketAddr,
+
+    /// Seconds between two looks, over which rates are counted
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub interval: u64,
+
+    /// Show it once and end
+    #[arg(long)]
+    pub once: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, ClapArgs)]

@@ -4,6 +4,7 @@
 //! their shared state; `fleet` speaks with the manager. Nothing here calls Kubernetes.
 
 pub mod admin;
+mod admin_client;
 pub mod app;
 pub mod args;
 pub mod auth;
@@ -22,4 +23,6 @@ pub mod requests_cli;
 pub mod resources;
 pub mod store;
 pub mod telemetry;
+mod terminal;
 pub mod tls;
+pub mod top;

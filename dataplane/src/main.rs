@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use sluice_dataplane::app::{self, Running};
 use sluice_dataplane::args::{Args, CheckArgs, Command, ServeArgs};
-use sluice_dataplane::{check, requests_cli, resources, telemetry};
+use sluice_dataplane::{check, requests_cli, resources, telemetry, top};
 use tracing::{error, info, warn};
 
 /// Relay memory is many small blocks of few sizes, freed by other threads than made them.
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             report(serve(&serve_args, app::run(args)))
         }
         Command::Requests(args) => requests_cli::run(&args),
+        Command::Top(args) => top::run(&args),
     }
 }
 

@@ -9,11 +9,10 @@ use std::process::ExitCode;
 use form_urlencoded::Serializer;
 use serde_json::{Value, json};
 
-use self::client::Client;
+use crate::admin_client::Client;
 use crate::args::{ActArgs, FilterArgs, ListArgs, Output, RequestsArgs, RequestsCommand, ShowArgs};
 use crate::clock::unix_ms;
 
-mod client;
 mod table;
 
 /// Asked of the gateway at a time.

@@ -16,7 +16,7 @@ fn parse(line: &str) -> Result<Command, String> {
 fn standalone(line: &str) -> StandaloneArgs {
     match parse(line).expect("parses") {
         Command::Standalone(args) => args,
-        Command::Run(_) | Command::Check(_) | Command::Requests(_) => {
+        Command::Run(_) | Command::Check(_) | Command::Requests(_) | Command::Top(_) => {
             panic!("not standalone: {line}")
         }
     }

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
+use crate::terminal::{clean, columns};
+
 /// Longer keys are cut in tables.
 const KEY_CHARS_MAX: usize = 36;
 
@@ -37,22 +39,7 @@ pub(super) fn requests(output: &mut impl Write, requests: &[Value]) -> io::Resul
             text(&request["bytes"]),
         ]);
     }
-    let widths: Vec<usize> = (0..heads.len())
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths);
-        let line: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        writeln!(output, "{}", line.join("  ").trim_end())?;
-    }
-    Ok(())
+    columns(output, &rows)
 }
 
 pub(super) fn request(output: &mut impl Write, shown: &Value) -> io::Result<()> {
@@ -138,13 +125,6 @@ fn short(text: &str) -> String {
     let mut short: String = text.chars().take(KEY_CHARS_MAX - 1).collect();
     short.push('\u{2026}');
     short
-}
-
-/// A terminal obeys control characters, and these are from anybody.
-fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 fn multiline(text: &str) -> String {

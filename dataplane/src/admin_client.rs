@@ -17,12 +17,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A page of requests, or one with its body.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-pub(super) struct Client {
+pub(crate) struct Client {
     address: SocketAddr,
 }
 
 impl Client {
-    pub(super) fn new(mut address: SocketAddr) -> Self {
+    pub(crate) fn new(mut address: SocketAddr) -> Self {
         // What a gateway binds to is not always what one can connect to.
         if address.ip().is_unspecified() {
             address.set_ip(match address.ip() {
@@ -33,18 +33,32 @@ impl Client {
         Self { address }
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Value, String> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, String> {
         self.ask(Method::GET, path).await
     }
 
-    pub(super) async fn post(&self, path: &str) -> Result<Value, String> {
+    pub(crate) async fn post(&self, path: &str) -> Result<Value, String> {
         self.ask(Method::POST, path).await
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Result<Value, String> {
-        let (status, body) = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path))
+    /// What is no JSON. `None`: there is no such path.
+    pub(crate) async fn text(&self, path: &str) -> Result<Option<String>, String> {
+        let (status, body) = self.answer(Method::GET, path).await?;
+        match status {
+            StatusCode::OK => Ok(Some(String::from_utf8_lossy(&body).into_owned())),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(refusal(status)),
+        }
+    }
+
+    async fn answer(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
+        tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path))
             .await
-            .map_err(|_| format!("no answer from the admin port {} in time", self.address))??;
+            .map_err(|_| format!("no answer from the admin port {} in time", self.address))?
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<Value, String> {
+        let (status, body) = self.answer(method, path).await?;
         let value = serde_json::from_slice::<Value>(&body).ok();
         if status.is_success() {
             return value.ok_or_else(|| "the answer is not JSON".to_owned());
@@ -53,7 +67,7 @@ impl Client {
         Err(match (problem, status) {
             (Some(problem), _) => problem.to_owned(),
             (None, StatusCode::NOT_FOUND) => "this gateway has no ingest".to_owned(),
-            (None, status) => format!("the admin port answers with status {}", status.as_u16()),
+            (None, status) => refusal(status),
         })
     }
 
@@ -94,4 +108,8 @@ impl Client {
             _ = &mut connection => answer.await,
         }
     }
+}
+
+fn refusal(status: StatusCode) -> String {
+    format!("the admin port answers with status {}", status.as_u16())
 }
