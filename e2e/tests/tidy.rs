@@ -128,8 +128,8 @@ const FORBIDDEN: [(&str, &[&str]); 6] = [
 /// Whether the crate is named; metrics begin with the names of some.
 fn uses(line: &str, name: &str) -> bool {
     let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    line.match_indices(name)
-        .any(|(at, _)| ends(&line[at + name.len()..]))
+    let is_whole = |at: usize| name.ends_with(':') || ends(&line[at + name.len()..]);
+    line.match_indices(name).any(|(at, _)| is_whole(at))
 }
 
 #[test]
