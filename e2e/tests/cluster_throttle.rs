@@ -63,14 +63,14 @@ enum Change {
 
 /// What happens, how long shares take to settle, and the part of the caps that is to be used then.
 const STORY: &[(Change, u64, f64)] = &[
-    (Change::Pods(1), 20, 0.95),
+    // For a minute what pods that are gone may believe is kept for them.
+    (Change::Pods(1), 60, 0.95),
     (Change::Pods(2), 20, 0.95),
     (Change::Pods(4), 20, 0.95),
-    // For two leases what the dead one may believe is kept for it.
     (Change::PodKilled, 40, 0.70),
-    (Change::LeaderKilled, 50, 0.95),
+    (Change::LeaderKilled, 60, 0.95),
     (Change::OperatorsAway, 0, 0.0),
-    (Change::OperatorsBack, 50, 0.95),
+    (Change::OperatorsBack, 60, 0.95),
 ];
 
 async fn scenario(deployed: &Deployed) -> Result<()> {
