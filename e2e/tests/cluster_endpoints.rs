@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 const SOON: Duration = Duration::from_secs(90);
 /// Enough that each of two pods has some, but for one time in 30,000.
 const CONNECTIONS: usize = 16;
-const ZONE: &str = "topology.kubernetes.io/zone";
+/// Each node of the cluster is a zone of its own.
+const ZONES: [&str; 2] = ["node1", "node2"];
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
 const PODS: [&str; 2] = ["one", "two"];
@@ -40,10 +41,7 @@ const TABLE: &[(&str, [Conditions; 2], &[&str])] = &[
 #[tokio::test]
 async fn no_state_of_an_endpoint_cuts_what_is_open() -> Result<()> {
     let namespace = Cluster::shared().await?.namespace("endpoints").await?;
-    label(&namespace, "a", "b").await?;
     let result = scenario(&namespace).await;
-    // Other tests know of no zones.
-    label(&namespace, "", "").await?;
     namespace.explain(result)
 }
 
@@ -57,23 +55,10 @@ async fn scenario(namespace: &Namespace) -> Result<()> {
     zones(namespace, &addresses, port).await
 }
 
-/// Puts the first two nodes into zones, or out of them.
-async fn label(namespace: &Namespace, first: &str, second: &str) -> Result<()> {
-    for (node, zone) in [("node1", first), ("node2", second)] {
-        let label = match zone {
-            "" => format!("{ZONE}-"),
-            zone => format!("{ZONE}={zone}"),
-        };
-        let words = ["label", "node", node, &label, "--overwrite"];
-        namespace.cluster().kubectl(&words).await?;
-    }
-    Ok(())
-}
-
 /// Endpoints that say for which zone they are: each node prefers those of its own, and takes others when none there takes new connections.
 async fn zones(namespace: &Namespace, addresses: &[String], port: u16) -> Result<()> {
     let cluster = namespace.cluster();
-    for (pod, zone) in PODS.iter().zip(["a", "b"]) {
+    for (pod, zone) in PODS.iter().zip(ZONES) {
         // From this the operator knows it, without being allowed to see nodes.
         let path = r"--output=jsonpath={.metadata.labels.topology\.kubernetes\.io/zone}";
         let label = namespace.kubectl(&["get", "pod", pod, path]).await?;
@@ -84,7 +69,7 @@ async fn zones(namespace: &Namespace, addresses: &[String], port: u16) -> Result
         ([FENCED, READY], "two", "two"),
         ([READY, FENCED], "one", "one"),
     ] {
-        let slice = slice(addresses, states, Some(["a", "b"]));
+        let slice = slice(addresses, states, Some(ZONES));
         namespace.apply(&slice).await?;
         for (node, expected) in [(1, at_first), (2, at_second)] {
             let entry = SocketAddr::from((cluster.node_address(node)?, port));
