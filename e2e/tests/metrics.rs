@@ -28,7 +28,9 @@ const UNSEEN: &[&str] = &[
 ];
 
 /// What comes about some time after it was asked for.
-const LATE: [&str; 4] = [
+const LATE: [&str; 6] = [
+    "\nsluice_ingest_queue_entries{",
+    "\nsluice_ingest_retried_total{",
     "\nsluice_ingest_delivered_total{",
     "\nsluice_ingest_lane_held{",
     "\nsluice_ingest_oldest_age_seconds{",
