@@ -32,6 +32,8 @@ pub struct Links {
     pub gate: Arc<Gate>,
     pub rates: watch::Sender<Arc<Rates>>,
     pub applied: watch::Sender<Version>,
+    /// Delivery has ended, and what it sent is paid for by then.
+    pub ended: watch::Sender<Option<Instant>>,
     pub leave: watch::Sender<leave::Wanted>,
 }
 
@@ -50,6 +52,7 @@ impl Links {
             gate: Arc::default(),
             rates: watch::Sender::new(Arc::new(rates)),
             applied: watch::Sender::default(),
+            ended: watch::Sender::default(),
             leave: watch::Sender::default(),
         }
     }
@@ -59,6 +62,7 @@ impl Links {
         FleetLink {
             rates: self.rates.subscribe(),
             applied: self.applied.clone(),
+            ended: self.ended.clone(),
         }
     }
 }

@@ -109,6 +109,7 @@ fn report(pod: &str, second: u64, applied: Version) -> Report {
         oldest: Duration::from_secs(second),
         allowed_per_minute: 600.0,
         lease_left: Duration::from_secs(12),
+        safe_per_minute: Some(150.0),
     };
     Report {
         gateway: "default/test".into(),

@@ -63,13 +63,14 @@ enum Change {
 
 /// What happens, how long shares take to settle, and the part of the caps that is to be used then.
 const STORY: &[(Change, u64, f64)] = &[
-    // For a minute what pods that are gone may believe is kept for them.
-    (Change::Pods(1), 60, 0.95),
+    // Those that end in good order give their parts back.
+    (Change::Pods(1), 10, 0.95),
     (Change::Pods(2), 20, 0.95),
     (Change::Pods(4), 20, 0.95),
     (Change::PodKilled, 40, 0.70),
     (Change::LeaderKilled, 60, 0.95),
-    (Change::OperatorsAway, 0, 0.0),
+    // By safe rates, which go by use, and of which a part is kept for pods that would come.
+    (Change::OperatorsAway, 0, 0.65),
     (Change::OperatorsBack, 60, 0.95),
 ];
 

@@ -93,23 +93,26 @@ impl Planner {
             self.told.clear();
         }
         let (pod, applied) = (report.pod.clone(), report.applied);
-        match self.view.note(report, now) {
+        let sends_nothing = report.sends_nothing;
+        let noted = self.view.note(report, now);
+        match noted {
             Noted::Outdated => return false,
             Noted::New => {
                 let pods = self.view.pods.len();
                 if let Some(heard) = self.view.pods.get(&pod).and_then(|pod| pod.heard.as_ref()) {
-                    self.ledger.begin(&heard.report, &self.policy, pods, now);
+                    let policy = (&self.policy, self.version.term);
+                    self.ledger.begin(&heard.report, policy, pods, now);
                 }
                 self.moves.forget(&pod);
                 self.told.remove(&pod);
-                return true;
             }
+            Noted::Same if applied.term == self.version.term => self.ledger.confirm(&pod, applied),
             Noted::Same => {}
         }
-        if applied.term == self.version.term {
-            self.ledger.confirm(&pod, applied);
+        if sends_nothing {
+            self.ledger.release(&pod);
         }
-        false
+        noted == Noted::New
     }
 
     /// A pod's stream ended; it opens another one at once, or it is dead.

@@ -215,6 +215,12 @@ impl PodView {
         self.heard.as_ref().and_then(|heard| heard.report.ends_in)
     }
 
+    /// What it was told of caps is of no account any more.
+    pub(crate) fn sends_nothing(&self) -> bool {
+        let heard = self.heard.as_ref();
+        heard.is_some_and(|heard| heard.report.sends_nothing)
+    }
+
     pub(crate) fn weight(&self) -> f64 {
         let cores = |heard: &Heard| heard.report.cpu_request_cores;
         self.heard

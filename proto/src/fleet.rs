@@ -36,6 +36,8 @@ pub struct Report {
     pub queue: Queue,
     /// It ends within this time, and until then closes clients as directives say. `None`: it does not, or closes them by itself.
     pub ends_in: Option<Duration>,
+    /// Its parts of caps are free, whatever it was told.
+    pub sends_nothing: bool,
 }
 
 /// Which directive, of which manager: a higher term is a later manager.
@@ -91,6 +93,8 @@ pub struct Cap {
     pub allowed_per_minute: f64,
     /// Zero: `allowed_per_minute` is the safe rate.
     pub lease_left: Duration,
+    /// `None`: not said.
+    pub safe_per_minute: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]

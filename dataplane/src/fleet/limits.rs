@@ -16,6 +16,8 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(3);
 pub(super) const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub(super) const REPORT_EVERY_MIN: Duration = Duration::from_millis(100);
 pub(super) const REPORT_EVERY_MAX: Duration = Duration::from_secs(5);
+/// For the last report to leave before the process ends.
+pub(super) const LAST_WORD: Duration = Duration::from_millis(200);
 /// Reports that a manager has not taken yet: older ones are worth nothing when it does.
 pub(super) const REPORTS_WAITING_MAX: usize = 4;
 /// Reports that a directive may answer: two minutes of them.

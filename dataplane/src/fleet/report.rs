@@ -151,6 +151,7 @@ impl Collector {
                 state.in_force.per_minute
             },
             lease_left,
+            safe_per_minute: Some(state.in_force.safe_per_minute),
         })
     }
 }

@@ -20,13 +20,15 @@ use tonic::Streaming;
 
 use super::Links;
 use super::connect::{Target, describe};
-use super::limits::{PAUSE_MAX, PAUSE_MIN, REPORTS_REMEMBERED, REPORTS_WAITING_MAX, SILENCE_MAX};
+use super::limits::{
+    LAST_WORD, PAUSE_MAX, PAUSE_MIN, REPORTS_REMEMBERED, REPORTS_WAITING_MAX, SILENCE_MAX,
+};
 use super::metrics::Metrics;
 use super::orders::Orders;
 use super::report::{self, Collector};
 use super::shares::Boot;
 use crate::args::ManagerArgs;
-use crate::drain::{self, Drain};
+use crate::drain::{self, Drain, Watcher};
 use crate::pressure::Pressure;
 use crate::relay::{Shared, leave};
 
@@ -55,6 +57,9 @@ pub struct Member {
     orders: Orders,
     collector: Collector,
     applied: watch::Receiver<Version>,
+    ended: watch::Receiver<Option<Instant>>,
+    /// The process does not end before the manager was told that nothing is sent any more.
+    last_word: Option<Watcher>,
     sequence: u64,
     /// When the last reports were sent.
     sent: VecDeque<(u64, Instant)>,
@@ -99,6 +104,8 @@ impl Member {
             orders: Orders::new(boot),
             collector: Collector::default(),
             applied: parts.links.applied.subscribe(),
+            ended: parts.links.ended.subscribe(),
+            last_word: parts.ingest.as_ref().map(|_| parts.drain.subscribe()),
             sequence: 0,
             sent: VecDeque::new(),
             attended: None,
@@ -152,6 +159,7 @@ impl Member {
                     Err(why) => return why,
                 },
                 Ok(()) = self.applied.changed() => self.report(&reports).await,
+                Ok(()) = self.ended.changed() => self.report(&reports).await,
                 () = tokio::time::sleep_until(next) => {
                     next = tokio::time::Instant::now() + self.orders.report_every();
                     self.look();
@@ -205,10 +213,15 @@ impl Member {
         self.apply_for_delivery();
     }
 
+    /// Delivery has ended, and what it sent is paid for.
+    fn sends_nothing(&self) -> bool {
+        let paid = *self.parts.links.ended.borrow();
+        paid.is_some_and(|paid| paid <= Instant::now())
+    }
+
     /// Where nothing is sent, every cap is kept to.
     fn apply_for_delivery(&self) {
-        let ingest = self.parts.ingest.as_ref();
-        if ingest.is_some_and(|side| !side.deliver.has_ended()) {
+        if self.parts.ingest.is_some() && !self.sends_nothing() {
             return;
         }
         let version = self.parts.links.rates.borrow().version;
@@ -226,9 +239,28 @@ impl Member {
         }
         // Delivery ends before the last clients have gone.
         self.apply_for_delivery();
+        self.give_up_last_word();
         let steering = self.orders.steering(Instant::now());
         self.metrics.set_steering(steering);
         self.metrics.set_shed(self.parts.relay.shed_total());
+    }
+
+    /// Nobody hears it, or it would be long in coming: what was sent is not paid for yet.
+    fn give_up_last_word(&mut self) {
+        let has_ended = self.parts.links.ended.borrow().is_some();
+        if has_ended && (self.attended != Some(true) || !self.sends_nothing()) {
+            self.last_word = None;
+        }
+    }
+
+    /// The manager was told that nothing is sent any more.
+    fn said_last_word(&mut self) {
+        if let Some(watcher) = self.last_word.take() {
+            tokio::spawn(async move {
+                tokio::time::sleep(LAST_WORD).await;
+                drop(watcher);
+            });
+        }
     }
 
     fn follow_config(&mut self) {
@@ -253,6 +285,7 @@ impl Member {
             tokio::select! {
                 done = &mut work => return done,
                 _ = ticks.tick() => self.look(),
+                Ok(()) = self.ended.changed() => self.look(),
             }
         }
     }
@@ -288,13 +321,18 @@ impl Member {
             upstreams,
             queue,
             ends_in: self.ends_in(),
+            sends_nothing: self.sends_nothing(),
             ..self.identity.clone()
         };
         if self.sent.len() >= REPORTS_REMEMBERED {
             self.sent.pop_front();
         }
         self.sent.push_back((self.sequence, at));
+        let is_last_word = report.sends_nothing;
         place.send(report.into());
+        if is_last_word {
+            self.said_last_word();
+        }
     }
 
     /// By then at the latest, whatever the manager says.

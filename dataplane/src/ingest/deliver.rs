@@ -51,6 +51,8 @@ pub struct FleetLink {
     pub rates: watch::Receiver<Arc<Rates>>,
     /// The directive whose rates are in use.
     pub applied: watch::Sender<Version>,
+    /// Nothing is sent any more, and what was sent is paid for by then.
+    pub ended: watch::Sender<Option<std::time::Instant>>,
 }
 
 impl FleetLink {
@@ -59,6 +61,7 @@ impl FleetLink {
         Self {
             rates: watch::channel(Arc::default()).1,
             applied: watch::Sender::default(),
+            ended: watch::Sender::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use sluice_dataplane::drain::Outcome;
 use sluice_proto::fleet::{CapKey, Directive, Report, Share, Version};
 
 use super::Plane;
@@ -133,4 +134,43 @@ async fn a_successor_is_followed_and_its_predecessor_is_not() {
         }
     );
     assert_eq!(allowed(&report), 400.0);
+}
+
+#[tokio::test]
+async fn one_that_ends_gives_its_parts_back_before_it_is_gone() {
+    let mut manager = Manager::start().await;
+    let plane = Plane::start(&manager).await;
+    plane.events(300).await;
+    let mut stream = manager.stream().await;
+    let hour = Duration::from_secs(3_600);
+    let report = stream
+        .direct(Directive {
+            shares: share(60.0, hour, 30.0),
+            ..directive(1, 1)
+        })
+        .await;
+    assert!(!report.sends_nothing);
+    assert_eq!(report.caps[0].safe_per_minute, Some(30.0));
+    let drain = plane.running.drain.clone();
+    drain.start(Duration::from_secs(600));
+    let ended = tokio::spawn(async move { drain.complete().await });
+    let last = stream
+        .report_where("nothing sent", |report| report.sends_nothing)
+        .await;
+    assert!(last.ends_in.is_some());
+    let sent = plane.delivered();
+    let outcome = tokio::time::timeout(Duration::from_secs(3), ended).await;
+    assert_eq!(outcome.unwrap().unwrap(), Outcome::Finished);
+    assert_eq!(plane.delivered(), sent);
+}
+
+#[tokio::test]
+async fn one_that_nobody_attends_to_ends_as_soon() {
+    let manager = Manager::start().await;
+    let plane = Plane::start(&manager).await;
+    drop(manager);
+    let drain = &plane.running.drain;
+    drain.start(Duration::from_secs(600));
+    let outcome = tokio::time::timeout(Duration::from_secs(4), drain.complete()).await;
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
 }

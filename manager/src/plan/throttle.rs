@@ -34,6 +34,9 @@ const BURST_S: f64 = 0.05;
 const FLOOR: f64 = 0.05;
 /// A pod without a backlog gets so much more than it uses.
 const HEADROOM: f64 = 1.5;
+/// Part of what there is for safe rates that is split equally, so that whoever takes over what another delivered has something to
+/// send it with; the rest goes by what pods have use for.
+const SAFE_EQUAL: f64 = 0.25;
 /// Of an equal part: a share is not raised for less.
 const CHANGE_MIN: f64 = 0.02;
 
@@ -141,10 +144,8 @@ impl<'a> Split<'a> {
         let mut room = usable - kept - parts.iter().map(|part| part.most).sum::<f64>();
         let mut room_safe =
             usable - kept_safe - parts.iter().map(|part| part.most_safe).sum::<f64>();
-        let holders = parts.iter().filter(|part| part.holds).count().max(1);
-        let safe = ((usable - kept_safe) / holders as f64).max(0.0);
-        let grant = |part: Part<'a>| {
-            let safe = if part.holds { safe } else { 0.0 };
+        let safe_rates = safe_rates(&parts, (usable - kept_safe).max(0.0));
+        let grant = |(part, safe): (Part<'a>, f64)| {
             // Who was told nothing yet has not begun: what it would begin with is no claim where there is no room.
             let claim = |most: f64, room: f64| match part.last {
                 Some(_) => most,
@@ -157,7 +158,7 @@ impl<'a> Split<'a> {
             };
             (part.pod.clone(), grant)
         };
-        parts.into_iter().map(grant).collect()
+        parts.into_iter().zip(safe_rates).map(grant).collect()
     }
 
     fn parts(&self) -> Vec<Part<'a>> {
@@ -165,7 +166,7 @@ impl<'a> Split<'a> {
             .view
             .pods
             .iter()
-            .filter(|(_, pod)| pod.reports(self.now));
+            .filter(|(_, pod)| pod.reports(self.now) && !pod.sends_nothing());
         let part = |(name, pod): (&'a PodName, &'a PodView)| {
             let cap = pod.heard.as_ref().and_then(|heard| {
                 let mut caps = heard.report.caps.iter();
@@ -204,18 +205,26 @@ impl<'a> Split<'a> {
     /// What is left alone for pods that do not report, now and for their safe rates.
     fn kept(&self) -> (f64, f64) {
         let (mut kept, mut kept_safe) = (0.0, 0.0);
-        let before = (self.room.usable / self.room.holders as f64).max(self.room.boot);
+        // All safe rates that the manager before this one gave fit together, beside those that were heard of.
+        let unheard = (self.room.usable - self.ledger.found(self.key)).max(0.0);
+        let mut of_unheard = 0.0;
         for (name, pod) in &self.view.pods {
             let (most, most_safe) = match &pod.heard {
                 Some(_) if pod.reports(self.now) => continue,
                 Some(_) => (self.most(name), self.most_safe(name)),
-                // It may have heard of the manager before this one.
-                None if pod.known_since <= self.began + LEASE => (before, before),
-                None => (self.room.boot, self.room.boot),
+                None => {
+                    // It may have heard of the manager before this one.
+                    if pod.known_since <= self.began + LEASE {
+                        of_unheard = unheard;
+                    }
+                    (self.room.boot, self.room.boot)
+                }
             };
             kept += most;
             kept_safe += most_safe;
         }
+        kept += of_unheard;
+        kept_safe += of_unheard;
         // Gone for Kubernetes, and perhaps only cut off.
         kept += self.ledger.most_of_gone(self.key, self.view, self.now);
         // While there is no manager others may come, as many as there may be, and one more in the course of a rollout. While there is
@@ -268,6 +277,30 @@ impl<'a> Split<'a> {
             part.wanted = stays.unwrap_or(filled);
         }
     }
+}
+
+/// What each may use when nothing is heard any more.
+fn safe_rates(parts: &[Part<'_>], usable: f64) -> Vec<f64> {
+    let holders = parts.iter().filter(|part| part.holds);
+    let (count, wanted) = holders.fold((0.0, 0.0), |(count, wanted), part| {
+        (count + 1.0, wanted + part.wanted)
+    });
+    let equal = usable / f64::max(count, 1.0);
+    let safe = |part: &Part<'_>| {
+        if !part.holds {
+            return 0.0;
+        }
+        let by_use = if wanted > 0.0 {
+            usable * part.wanted / wanted
+        } else {
+            equal
+        };
+        let safe = equal * SAFE_EQUAL + by_use * (1.0 - SAFE_EQUAL);
+        let last = part.last.map(|last| last.safe);
+        let stays = last.filter(|last| (0.0..equal * CHANGE_MIN).contains(&(safe - last)));
+        stays.unwrap_or(safe)
+    };
+    parts.iter().map(safe).collect()
 }
 
 /// As much as is wanted, but no more above what is held already than there is room for.

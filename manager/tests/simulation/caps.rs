@@ -92,7 +92,7 @@ fn no_minute_is_above_a_cap_through_churn() {
 }
 
 fn disturb(world: &mut World) {
-    let event = world.random.u32(0..12);
+    let event = world.random.u32(0..13);
     let Some(name) = world.any() else {
         world.add();
         return;
@@ -114,6 +114,7 @@ fn disturb(world: &mut World) {
         7 => flip(world, &name, |pod| &mut pod.cut_off),
         8 => flip(world, &name, |pod| &mut pod.deaf),
         9 => rejoin(world),
+        10 if pods > 1 => world.pods.get_mut(&name).unwrap().sends_nothing = true,
         _ => {
             let keys: Vec<CapKey> = world.policy.caps.keys().cloned().collect();
             for key in keys {
@@ -126,7 +127,7 @@ fn disturb(world: &mut World) {
     let lost: Vec<_> = world
         .pods
         .iter()
-        .filter(|(_, pod)| pod.terminating)
+        .filter(|(_, pod)| pod.terminating || pod.sends_nothing)
         .map(|(name, _)| name.clone())
         .collect();
     if lost.len() > 1 {
@@ -179,4 +180,55 @@ fn without_a_manager_caps_hold_and_half_is_used_at_least() {
     never_above(&world);
     let used = world.sent[&CapKey::Gateway] / GATEWAY;
     assert!(used >= 0.95, "{used:.3}");
+}
+
+#[test]
+fn without_a_manager_who_has_something_to_send_keeps_most_of_what_it_used() {
+    let key = CapKey::Application("web".into());
+    let mut policy = policy(&[(key.clone(), APPLICATION)]);
+    policy.scaling.max = 4;
+    let mut world = World::new(policy, 4, 5);
+    let only = world.any().unwrap();
+    for (name, pod) in &mut world.pods {
+        pod.waits.insert(key.clone(), *name == only);
+    }
+    world.run(Duration::from_secs(60));
+    world.stop_manager();
+    world.run(Duration::from_secs(60));
+    world.sent.clear();
+    world.run(Duration::from_secs(300));
+    let used = world.sent[&key] / 5.0 / APPLICATION;
+    assert!(used >= 0.65, "one of four pods uses {used:.3}");
+    // Another one has to send it while the new manager learns that the first one has most of the cap.
+    for (name, pod) in &mut world.pods {
+        pod.waits.insert(key.clone(), *name != only);
+    }
+    world.start_manager();
+    world.run(Duration::from_secs(60));
+    world.sent.clear();
+    world.run(Duration::from_secs(60));
+    let used = world.sent[&key] / APPLICATION;
+    assert!(used >= 0.90, "the others use {used:.3}");
+    never_above(&world);
+}
+
+#[test]
+fn what_a_pod_had_that_has_ended_is_used_at_once() {
+    let key = CapKey::Gateway;
+    let mut world = World::new(policy(&[(key.clone(), GATEWAY)]), 3, 9);
+    world.run(Duration::from_secs(60));
+    let names: Vec<_> = world.pods.keys().take(2).cloned().collect();
+    for name in &names {
+        world.pods.get_mut(name).unwrap().sends_nothing = true;
+    }
+    world.run(Duration::from_secs(3));
+    for name in &names {
+        world.kill(name);
+    }
+    world.run(Duration::from_secs(5));
+    world.sent.clear();
+    world.run(Duration::from_secs(30));
+    let used = world.sent[&key] / 0.5 / GATEWAY;
+    assert!(used >= 0.95, "{used:.3}");
+    never_above(&world);
 }

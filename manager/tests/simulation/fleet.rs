@@ -61,6 +61,8 @@ pub(crate) struct Pod {
     pub(crate) terminating: bool,
     /// It was told to end: from when to when.
     ends: Option<(Instant, Instant)>,
+    /// Its queue is for others, and it sends nothing any more.
+    pub(crate) sends_nothing: bool,
     pub(crate) drain_requested: bool,
     pub(crate) current: bool,
     /// It runs, and neither reports nor hears.
@@ -417,6 +419,7 @@ impl Pod {
             shed_total: 0,
             terminating: false,
             ends: None,
+            sends_nothing: false,
             drain_requested: false,
             current: true,
             cut_off: false,
@@ -464,6 +467,9 @@ impl Pod {
 
     /// Requests per minute, and how long its lease lasts.
     fn allowed(&self, key: &CapKey, boot: f64, now: Instant) -> (f64, Duration) {
+        if self.sends_nothing {
+            return (0.0, Duration::ZERO);
+        }
         match self.beliefs.get(key) {
             Some(belief) => (belief.now(now), belief.until.saturating_duration_since(now)),
             None if self.heard => (0.0, Duration::ZERO),
@@ -487,6 +493,7 @@ impl Pod {
                 oldest: Duration::ZERO,
                 allowed_per_minute: allowed,
                 lease_left: left,
+                safe_per_minute: self.beliefs.get(key).map(|belief| belief.safe),
             }
         });
         let mut report = Report {
@@ -503,6 +510,7 @@ impl Pod {
             },
             ..Report::default()
         };
+        report.sends_nothing = self.sends_nothing;
         report.relay.connections = self.connections;
         report.relay.shed_total = self.shed_total;
         report.ends_in = self

@@ -72,6 +72,7 @@ impl TryFrom<wire::Report> for Report {
             queue: report.queue.map(Queue::from).unwrap_or_default(),
             ends_in: (report.ends_in_ms > 0)
                 .then(|| Duration::from_millis(report.ends_in_ms.into())),
+            sends_nothing: report.sends_nothing,
         })
     }
 }
@@ -100,6 +101,7 @@ impl From<Report> for wire::Report {
             queue: Some(report.queue.into()),
             // In its last millisecond it still ends.
             ends_in_ms: report.ends_in.map_or(0, |left| millis32(left).max(1)),
+            sends_nothing: report.sends_nothing,
         }
     }
 }
@@ -169,6 +171,10 @@ fn cap_of(cap: wire::Cap) -> Result<Option<Cap>, Malformed> {
         oldest: Duration::from_millis(cap.oldest_ms),
         allowed_per_minute: number("caps.allowed_per_minute", cap.allowed_per_minute)?,
         lease_left: Duration::from_millis(cap.lease_left_ms),
+        safe_per_minute: cap
+            .safe_per_minute
+            .map(|safe| number("caps.safe_per_minute", safe))
+            .transpose()?,
     }))
 }
 
@@ -182,6 +188,7 @@ impl From<Cap> for wire::Cap {
             oldest_ms: millis(cap.oldest),
             allowed_per_minute: cap.allowed_per_minute,
             lease_left_ms: millis(cap.lease_left),
+            safe_per_minute: cap.safe_per_minute,
         }
     }
 }

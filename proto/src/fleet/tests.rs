@@ -42,6 +42,7 @@ fn report() -> Report {
             oldest: Duration::from_secs(2),
             allowed_per_minute: 600.0,
             lease_left: Duration::from_secs(12),
+            safe_per_minute: Some(200.0),
         }],
         upstreams: vec![Upstream {
             name: "a/b".into(),
@@ -64,6 +65,7 @@ fn report() -> Report {
             dispatch_lag: Duration::from_millis(8),
         },
         ends_in: Some(Duration::from_secs(9)),
+        sends_nothing: true,
     }
 }
 

@@ -340,6 +340,8 @@ impl Engine {
         }
         let given_up = self.scheduler.in_flight();
         self.tasks.shutdown().await;
+        let paid = self.scheduler.paid_at(Instant::now().into_std());
+        self.fleet.ended.send_replace(Some(paid));
         let recording = async {
             while !self.recorder.is_idle() {
                 self.recorder.flush();

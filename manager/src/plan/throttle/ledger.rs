@@ -90,12 +90,20 @@ impl Held {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
     held: BTreeMap<CapKey, BTreeMap<PodName, Held>>,
+    /// Safe rates that pods had from a manager before this one, where they were heard: with those of the others they fit into the cap.
+    found: BTreeMap<CapKey, BTreeMap<PodName, f64>>,
 }
 
 impl Ledger {
     /// A process that has just begun to report. One that never heard of a manager uses what pods begin with; another
     /// holds what it says, and may fall back to an equal part.
-    pub(crate) fn begin(&mut self, report: &Report, policy: &Policy, pods: usize, now: Instant) {
+    pub(crate) fn begin(
+        &mut self,
+        report: &Report,
+        (policy, term): (&Policy, u64),
+        pods: usize,
+        now: Instant,
+    ) {
         for (key, cap) in &policy.caps {
             let room = Room::of(*cap, pods, policy.scaling.max);
             let said = report.caps.iter().find(|cap| cap.key == *key);
@@ -104,22 +112,32 @@ impl Ledger {
                 rest: room.boot,
             };
             if report.applied != Version::default() {
-                held.rest = (room.usable / room.holders as f64).max(room.boot);
+                let equal = (room.usable / room.holders as f64).max(room.boot);
+                let safe = said.and_then(|said| said.safe_per_minute).unwrap_or(equal);
+                if report.applied.term != term {
+                    let found = self.found.entry(key.clone()).or_default();
+                    found.entry(report.pod.clone()).or_insert(safe);
+                }
                 held.told.extend(said.map(|said| Told {
                     version: Version::default(),
                     grant: Grant {
                         per_minute: said.allowed_per_minute,
-                        safe: held.rest,
+                        safe,
                     },
                     until: now + said.lease_left,
                 }));
-                // An equal part is what it falls back to, not what it uses.
-                if !held.told.is_empty() {
-                    held.rest = 0.0;
-                }
+                // The safe rate is what it falls back to, not what it uses.
+                held.rest = if held.told.is_empty() { safe } else { 0.0 };
             }
             let pods = self.held.entry(key.clone()).or_default();
             pods.insert(report.pod.clone(), held);
+        }
+    }
+
+    /// It sends nothing any more, whatever it was told.
+    pub(crate) fn release(&mut self, pod: &PodName) {
+        for held in self.held.values_mut().filter_map(|pods| pods.get_mut(pod)) {
+            *held = Held::default();
         }
     }
 
@@ -159,6 +177,7 @@ impl Ledger {
     /// Keeps what somebody may still believe. Bounded: a grant is over after two leases.
     pub(crate) fn expire(&mut self, policy: &Policy, view: &View, now: Instant) {
         self.held.retain(|key, _| policy.caps.contains_key(key));
+        self.found.retain(|key, _| policy.caps.contains_key(key));
         for pods in self.held.values_mut() {
             for held in pods.values_mut() {
                 let over = held.told.iter().filter(|told| told.is_over(now));
@@ -176,6 +195,15 @@ impl Ledger {
 
     pub(super) fn most_safe(&self, key: &CapKey, pod: &PodName) -> Option<f64> {
         self.get(key, pod).map(Held::most_safe)
+    }
+
+    /// Safe rates of pods that were heard, which they had from a manager before this one.
+    pub(super) fn found(&self, key: &CapKey) -> f64 {
+        self.found
+            .get(key)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .sum()
     }
 
     pub(super) fn is_deaf(&self, key: &CapKey, pod: &PodName, now: Instant) -> bool {

@@ -42,6 +42,7 @@ fn report(pod: &str, sequence: u64, applied: Version, waiting: u64) -> Report {
             oldest: Duration::ZERO,
             allowed_per_minute: 0.0,
             lease_left: Duration::ZERO,
+            safe_per_minute: None,
         }],
         ..Report::default()
     }
@@ -85,7 +86,7 @@ fn one_is_raised_only_when_the_other_has_confirmed_or_outlived_what_it_had() {
     let mut ledger = Ledger::default();
     for pod in ["a", "b"] {
         let first = report(pod, 1, Version::default(), 1);
-        ledger.begin(&first, &policy, 2, start);
+        ledger.begin(&first, (&policy, 1), 2, start);
         view.note(first, start);
     }
     let began = start - LEASE * 3;

@@ -88,12 +88,17 @@ impl Cap {
         self.part = part;
         let before = self.in_force.per_minute;
         let next = in_force(part.boot, part.grant, whole(self.requests_per_minute), now);
-        let owed = self.all.owed(now) - self.all.burst();
         let lowered =
             next.per_minute < before || next.safe_per_minute < self.in_force.safe_per_minute;
-        let paid = (lowered && owed > 0.0).then(|| self.all.after(owed, now));
+        let paid = self.paid_at(now).filter(|_| lowered);
         self.set(next, now);
         (before != next.per_minute, paid)
+    }
+
+    /// When what was sent beyond the burst is paid for, at the rate in force. `None`: it is.
+    pub(super) fn paid_at(&self, now: Instant) -> Option<Instant> {
+        let owed = self.all.owed(now) - self.all.burst();
+        (owed > 0.0).then(|| self.all.after(owed, now))
     }
 
     /// Notices that a lease has ended, or the silence after the start.

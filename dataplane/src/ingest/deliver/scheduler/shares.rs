@@ -51,6 +51,14 @@ impl Scheduler {
         paid
     }
 
+    /// When all that was sent is paid for, if nothing is sent from now on.
+    pub(in crate::ingest::deliver) fn paid_at(&self, now: Instant) -> Instant {
+        let applications = self.applications.iter();
+        let caps = applications.filter_map(|(_, application)| application.cap.as_ref());
+        let paid = caps.chain(&self.cap).filter_map(|cap| cap.paid_at(now));
+        paid.fold(now, Instant::max)
+    }
+
     pub(super) fn part(&self, key: &CapKey) -> Part {
         Part {
             boot: self.rates.boot,
