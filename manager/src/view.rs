@@ -1,17 +1,18 @@
 //! What the manager believes of each pod: what it said last, when, and what Kubernetes knows of it. Owns no decision.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_proto::fleet::{CapKey, Phase, Report};
+use sluice_proto::fleet::{Phase, Report};
 
 use crate::facts::{Facts, PodFacts, PodName};
 use crate::limits::{FORGOTTEN_AFTER, GONE_AFTER, NEVER_HEARD_AFTER, SILENT_AFTER, STALE_AFTER};
 
-/// Reports closer together than this say nothing about rates.
-const RATE_SPAN_MIN: Duration = Duration::from_millis(200);
-/// Rates are smoothed over about so long.
-const RATE_SMOOTHING: Duration = Duration::from_secs(3);
+mod heard;
+
+pub(crate) use self::heard::{Counts, Heard, Rates};
+
 /// CPU is not counted while a pod warms up.
 const WARM_UP: Duration = Duration::from_secs(30);
 
@@ -22,6 +23,9 @@ pub(crate) struct View {
     pub(crate) facts_known: bool,
     /// What Kubernetes was asked for, where it is known.
     pub(crate) replicas: Option<u32>,
+    /// What processes counted that are gone: in all, and of each application.
+    pub(crate) gone: Counts,
+    pub(crate) gone_applications: BTreeMap<Arc<str>, Counts>,
 }
 
 #[derive(Debug, Clone)]
@@ -31,32 +35,6 @@ pub(crate) struct PodView {
     pub(crate) heard: Option<Heard>,
     /// Its stream ended, and there was no report since.
     left: Option<Instant>,
-}
-
-/// What a pod said.
-#[derive(Debug, Clone)]
-pub(crate) struct Heard {
-    pub(crate) at: Instant,
-    /// First report of this instance.
-    pub(crate) since: Instant,
-    pub(crate) report: Report,
-    /// The report that the next rates are counted from.
-    base: Report,
-    base_at: Instant,
-    pub(crate) rates: Rates,
-}
-
-/// Per second, smoothed.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Rates {
-    pub(crate) arrived: f64,
-    pub(crate) delivered: f64,
-    pub(crate) failed: f64,
-    pub(crate) cpu_cores: f64,
-    /// Sent under each cap.
-    pub(crate) sent: BTreeMap<CapKey, f64>,
-    /// Taken and failed by each upstream.
-    pub(crate) upstream: BTreeMap<std::sync::Arc<str>, f64>,
 }
 
 /// What a report changed.
@@ -96,7 +74,8 @@ impl View {
             return Noted::New;
         };
         if heard.report.instance != report.instance {
-            *heard = Heard::first(report, now);
+            let gone = std::mem::replace(heard, Heard::first(report, now));
+            self.count_gone(&gone);
             return Noted::New;
         }
         if report.sequence <= heard.report.sequence {
@@ -129,9 +108,20 @@ impl View {
             .map(|(name, _)| name.clone())
             .collect();
         for name in &names {
-            self.pods.remove(name);
+            let pod = self.pods.remove(name);
+            if let Some(gone) = pod.and_then(|pod| pod.heard) {
+                self.count_gone(&gone);
+            }
         }
         names
+    }
+
+    fn count_gone(&mut self, gone: &Heard) {
+        self.gone.add(gone.counts());
+        for (name, application) in &gone.applications {
+            let counts = self.gone_applications.entry(Arc::clone(name));
+            counts.or_default().add(application.counts());
+        }
     }
 
     /// Of pods that report.
@@ -235,73 +225,5 @@ impl PodView {
         let heard = self.fresh(now)?;
         let warm = now.saturating_duration_since(heard.since) >= WARM_UP;
         warm.then_some(heard.rates.cpu_cores)
-    }
-}
-
-impl Heard {
-    fn first(report: Report, now: Instant) -> Self {
-        Self {
-            at: now,
-            since: now,
-            base: report.clone(),
-            base_at: now,
-            report,
-            rates: Rates::default(),
-        }
-    }
-
-    fn next(&mut self, report: Report, now: Instant) {
-        let span = now.saturating_duration_since(self.base_at);
-        if span >= RATE_SPAN_MIN {
-            let part = (span.as_secs_f64() / RATE_SMOOTHING.as_secs_f64()).min(1.0);
-            self.rates
-                .follow(&self.base, &report, span.as_secs_f64(), part);
-            self.base = report.clone();
-            self.base_at = now;
-        }
-        self.at = now;
-        self.report = report;
-    }
-}
-
-impl Rates {
-    fn follow(&mut self, before: &Report, now: &Report, seconds: f64, part: f64) {
-        let smooth = |rate: &mut f64, grown: f64| *rate += (grown / seconds - *rate) * part;
-        let grown = |before: u64, now: u64| now.saturating_sub(before) as f64;
-        let (old, new) = (&before.queue, &now.queue);
-        smooth(
-            &mut self.arrived,
-            grown(old.arrived_total, new.arrived_total),
-        );
-        smooth(
-            &mut self.delivered,
-            grown(old.delivered_total, new.delivered_total),
-        );
-        smooth(&mut self.failed, grown(old.failed_total, new.failed_total));
-        let cpu = now.load.cpu_seconds_total - before.load.cpu_seconds_total;
-        smooth(&mut self.cpu_cores, cpu.max(0.0));
-        let totals: BTreeMap<&CapKey, u64> = before
-            .caps
-            .iter()
-            .map(|cap| (&cap.key, cap.sent_total))
-            .collect();
-        self.sent
-            .retain(|key, _| now.caps.iter().any(|cap| cap.key == *key));
-        for cap in &now.caps {
-            let before = totals.get(&cap.key).copied().unwrap_or(cap.sent_total);
-            let rate = self.sent.entry(cap.key.clone()).or_default();
-            smooth(rate, grown(before, cap.sent_total));
-        }
-        self.upstream
-            .retain(|name, _| now.upstreams.iter().any(|upstream| upstream.name == *name));
-        for upstream in &now.upstreams {
-            let before = before
-                .upstreams
-                .iter()
-                .find(|old| old.name == upstream.name);
-            let before = before.map_or(upstream.succeeded_total, |old| old.succeeded_total);
-            let rate = self.upstream.entry(upstream.name.clone()).or_default();
-            smooth(rate, grown(before, upstream.succeeded_total));
-        }
     }
 }

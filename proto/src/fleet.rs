@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::convert::{CAPS_MAX, Malformed, TEXT_BYTES_MAX, UPSTREAMS_MAX};
+pub use self::convert::{APPLICATIONS_MAX, CAPS_MAX, Malformed, TEXT_BYTES_MAX, UPSTREAMS_MAX};
 
 mod convert;
 #[cfg(test)]
@@ -38,6 +38,8 @@ pub struct Report {
     pub ends_in: Option<Duration>,
     /// Its parts of caps are free, whatever it was told.
     pub sends_nothing: bool,
+    /// Those of which something has changed since the last report of the stream.
+    pub applications: Vec<Application>,
 }
 
 /// Which directive, of which manager: a higher term is a later manager.
@@ -95,6 +97,20 @@ pub struct Cap {
     pub lease_left: Duration,
     /// `None`: not said.
     pub safe_per_minute: Option<f64>,
+}
+
+/// What became of an application's requests in one data plane.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Application {
+    pub name: Arc<str>,
+    pub arrived_total: u64,
+    pub delivered_total: u64,
+    pub failed_total: u64,
+    pub waiting: u64,
+    pub parked: u64,
+    pub oldest: Duration,
+    /// What keeps the oldest from being sent, in a word; empty: nothing.
+    pub held: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_proto::fleet::{Cap, CapKey, Load, Queue, Relay, Upstream};
+use sluice_proto::fleet::{Application, Cap, CapKey, Load, Queue, Relay, Upstream};
 
 use super::shares::{InForce, Why};
 use crate::clock::unix_ms;
-use crate::ingest::deliver::{CapReport, DeliverHandle, Figures, UpstreamReport, Waiting};
+use crate::ingest::deliver::{CapReport, DeliverHandle, Figures, Hold, UpstreamReport, Waiting};
 use crate::ingest::limiter::BreakerState;
 use crate::ingest::metrics::Metrics;
 use crate::pressure::Pressure;
@@ -30,6 +30,8 @@ pub(super) struct Collector {
     /// Accepted requests by application, as last seen.
     accepted: BTreeMap<Arc<str>, u64>,
     accepted_total: u64,
+    /// As it was said last on this stream.
+    said: BTreeMap<Arc<str>, Application>,
 }
 
 pub(super) fn relay(shared: &Shared) -> Relay {
@@ -54,13 +56,27 @@ pub(super) fn load(pressure: &Pressure) -> Load {
     }
 }
 
+/// What a report says of ingest.
+#[derive(Default)]
+pub(super) struct Collected {
+    pub(super) caps: Vec<Cap>,
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) queue: Queue,
+    pub(super) applications: Vec<Application>,
+}
+
 impl Collector {
+    /// Whoever reads the next report knows nothing of those before.
+    pub(super) fn begin(&mut self) {
+        self.said.clear();
+    }
+
     /// `applications`: those of the configuration.
     pub(super) async fn ingest(
         &mut self,
         side: &IngestSide,
         applications: &[Arc<str>],
-    ) -> (Vec<Cap>, Vec<Upstream>, Queue) {
+    ) -> Collected {
         if side.deliver.has_ended() {
             // Nothing is wanted here, and what waited is for others to count.
             self.figures = Figures::default();
@@ -86,7 +102,49 @@ impl Collector {
             failed_total,
             dispatch_lag: self.figures.dispatch_lag,
         };
-        (caps, upstreams.map(upstream).collect(), queue)
+        Collected {
+            caps,
+            upstreams: upstreams.map(upstream).collect(),
+            queue,
+            applications: self.news(&side.metrics, applications, now_ms),
+        }
+    }
+
+    /// The applications of which something has changed.
+    fn news(
+        &mut self,
+        metrics: &Metrics,
+        applications: &[Arc<str>],
+        now_ms: u64,
+    ) -> Vec<Application> {
+        let mut news = Vec::new();
+        for name in applications {
+            let waiting = self.figures.waiting.get(name).copied().unwrap_or_default();
+            let (delivered_total, failed_total) = metrics.settled_of(name);
+            let now = Application {
+                name: Arc::clone(name),
+                arrived_total: self.accepted.get(name).copied().unwrap_or(0),
+                delivered_total,
+                failed_total,
+                waiting: waiting.entries,
+                parked: self.figures.parked.get(name).copied().unwrap_or(0),
+                oldest: age(waiting.oldest_ms, now_ms),
+                held: waiting.held.map_or("", Hold::as_str).into(),
+            };
+            let before = self.said.get(name);
+            let is_news = match before {
+                Some(before) => *before != now,
+                None => now.arrived_total + now.waiting + now.parked > 0,
+            };
+            if is_news {
+                self.said.insert(Arc::clone(name), now.clone());
+                news.push(now);
+            }
+        }
+        if self.said.len() > applications.len() {
+            self.said.retain(|name, _| applications.contains(name));
+        }
+        news
     }
 
     /// The sum never falls, although applications come and go.

@@ -25,7 +25,7 @@ use super::limits::{
 };
 use super::metrics::Metrics;
 use super::orders::Orders;
-use super::report::{self, Collector};
+use super::report::{self, Collected, Collector};
 use super::shares::Boot;
 use crate::args::ManagerArgs;
 use crate::drain::{self, Drain, Watcher};
@@ -140,6 +140,7 @@ impl Member {
             Err(problem) => return problem,
         };
         let (reports, outgoing) = mpsc::channel(REPORTS_WAITING_MAX);
+        self.collector.begin();
         self.report(&reports).await;
         let mut directives = match self.meanwhile(target.attend(outgoing)).await {
             Ok(directives) => directives,
@@ -300,9 +301,9 @@ impl Member {
         let applied = *self.applied.borrow_and_update();
         self.sequence += 1;
         let relay = &self.parts.relay;
-        let (caps, upstreams, queue) = match &self.parts.ingest {
+        let collected = match &self.parts.ingest {
             Some(side) => self.collector.ingest(side, &self.applications).await,
-            None => Default::default(),
+            None => Collected::default(),
         };
         let is_draining =
             !self.parts.drain.is_serving() || self.orders.steering(at) == Steering::Drain;
@@ -317,9 +318,10 @@ impl Member {
             connections_max: Some(relay.connections_max() as u64),
             relay: report::relay(relay),
             load: report::load(&self.parts.pressure),
-            caps,
-            upstreams,
-            queue,
+            caps: collected.caps,
+            upstreams: collected.upstreams,
+            queue: collected.queue,
+            applications: collected.applications,
             ends_in: self.ends_in(),
             sends_nothing: self.sends_nothing(),
             ..self.identity.clone()

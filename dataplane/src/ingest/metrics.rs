@@ -4,10 +4,12 @@
 //! store holds is set from its statistics by whoever looks at it; all else is counted where it happens. What belongs
 //! to an application or an upstream that is gone is removed with it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -104,6 +106,7 @@ pub struct Metrics {
     cap_rate: Family<CapLabel, Seconds>,
     delivered_total: AtomicU64,
     parked_total: AtomicU64,
+    parked_of: Mutex<BTreeMap<Arc<str>, u64>>,
     upstream_in_flight: Family<UpstreamLabel, Gauge>,
     upstream_limit_in_flight: Family<UpstreamLabel, Gauge>,
     upstream_limit_rate: Family<UpstreamLabel, Seconds>,
@@ -133,6 +136,7 @@ impl Metrics {
             cap_rate: Family::default(),
             delivered_total: AtomicU64::new(0),
             parked_total: AtomicU64::new(0),
+            parked_of: Mutex::default(),
             upstream_in_flight: Family::default(),
             upstream_limit_in_flight: Family::default(),
             upstream_limit_rate: Family::default(),
@@ -296,6 +300,7 @@ impl Metrics {
 
     pub fn parked(&self, application: &str, reason: &str) {
         self.parked_total.fetch_add(1, Ordering::Relaxed);
+        *self.parked_of.lock().entry(application.into()).or_default() += 1;
         self.parked
             .get_or_create(&reason_label(application, reason))
             .inc();
@@ -395,6 +400,16 @@ impl Metrics {
         self.accepted
             .get(&application_label(application))
             .map_or(0, |counter| counter.get())
+    }
+
+    /// Requests of an application that were delivered and parked, by this process.
+    pub fn settled_of(&self, application: &str) -> (u64, u64) {
+        let delivered = self.delivered.get(&application_label(application));
+        let parked = self.parked_of.lock().get(application).copied();
+        (
+            delivered.map_or(0, |counter| counter.get()),
+            parked.unwrap_or(0),
+        )
     }
 
     /// Delivered and parked, over all applications.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Cap, CapKey, Directive, Load, Phase, Queue, Relay, Report, Share, Steering, Upstream,
-    UpstreamShare, Version,
+    Application, Cap, CapKey, Directive, Load, Phase, Queue, Relay, Report, Share, Steering,
+    Upstream, UpstreamShare, Version,
 };
 use crate::fleet_wire as wire;
 
@@ -13,6 +13,8 @@ use crate::fleet_wire as wire;
 pub const TEXT_BYTES_MAX: usize = 512;
 /// Caps in one message: of the gateway and its applications.
 pub const CAPS_MAX: usize = 10_001;
+/// Applications in one message: at most as many are attached to a gateway.
+pub const APPLICATIONS_MAX: usize = 10_000;
 /// Upstreams in one message.
 pub const UPSTREAMS_MAX: usize = 4_096;
 
@@ -43,11 +45,13 @@ impl TryFrom<wire::Report> for Report {
         };
         bounded("caps", report.caps.len(), CAPS_MAX)?;
         bounded("upstreams", report.upstreams.len(), UPSTREAMS_MAX)?;
+        bounded("applications", report.applications.len(), APPLICATIONS_MAX)?;
         let caps = report
             .caps
             .into_iter()
             .filter_map(|cap| cap_of(cap).transpose());
         let upstreams = report.upstreams.into_iter().map(Upstream::try_from);
+        let applications = report.applications.into_iter().map(Application::try_from);
         Ok(Self {
             gateway: named("gateway", report.gateway)?,
             pod: named("pod", report.pod)?,
@@ -73,6 +77,7 @@ impl TryFrom<wire::Report> for Report {
             ends_in: (report.ends_in_ms > 0)
                 .then(|| Duration::from_millis(report.ends_in_ms.into())),
             sends_nothing: report.sends_nothing,
+            applications: applications.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -102,6 +107,7 @@ impl From<Report> for wire::Report {
             // In its last millisecond it still ends.
             ends_in_ms: report.ends_in.map_or(0, |left| millis32(left).max(1)),
             sends_nothing: report.sends_nothing,
+            applications: report.applications.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -189,6 +195,38 @@ impl From<Cap> for wire::Cap {
             allowed_per_minute: cap.allowed_per_minute,
             lease_left_ms: millis(cap.lease_left),
             safe_per_minute: cap.safe_per_minute,
+        }
+    }
+}
+
+impl TryFrom<wire::Application> for Application {
+    type Error = Malformed;
+
+    fn try_from(application: wire::Application) -> Result<Self, Malformed> {
+        Ok(Self {
+            name: named("applications.name", application.name)?,
+            arrived_total: application.arrived_total,
+            delivered_total: application.delivered_total,
+            failed_total: application.failed_total,
+            waiting: application.waiting,
+            parked: application.parked,
+            oldest: Duration::from_millis(application.oldest_ms),
+            held: text("applications.held", application.held)?,
+        })
+    }
+}
+
+impl From<Application> for wire::Application {
+    fn from(application: Application) -> Self {
+        Self {
+            name: application.name.to_string(),
+            arrived_total: application.arrived_total,
+            delivered_total: application.delivered_total,
+            failed_total: application.failed_total,
+            waiting: application.waiting,
+            parked: application.parked,
+            oldest_ms: millis(application.oldest),
+            held: application.held.to_string(),
         }
     }
 }

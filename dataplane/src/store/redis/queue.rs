@@ -14,7 +14,7 @@
 //! primary loses is up to `appendfsync` and to replication, milliseconds to about two seconds. `Replicated`: acknowledged
 //! when a replica has it as well. Deliveries are repeated, never lost, when a holder dies or verdicts are lost.
 //!
-//! Parts: `writer`, `settler` (batches), `keeper` (leases, what others appended), `reader` (claims), `search`, `retention`,
+//! Parts: `writer`, `settler` (batches), `keeper` (leases), `follower` (what others appended), `reader` (claims), `search`, `retention`,
 //! `servers`; pure: `block`, `records`, `index`, `balance`.
 
 use std::sync::Arc;
@@ -26,12 +26,13 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use sluice_crds::config::Durability;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 mod balance;
 mod block;
+mod follower;
 mod index;
 mod keeper;
 mod keys;
@@ -97,7 +98,7 @@ impl RedisQueue {
                 .abort_handle(),
         ];
         for partition in 0..QUEUE_PARTITIONS {
-            let follow = keeper::follow(Arc::clone(&shared), partition);
+            let follow = follower::follow(Arc::clone(&shared), partition);
             tasks.push(runtime.spawn(follow).abort_handle());
         }
         Arc::new(Self {
@@ -135,6 +136,7 @@ impl RedisQueue {
     /// Claims nothing more, and gives partitions to others as soon as nothing of them is under way. Entries are still taken.
     pub fn resign(&self) {
         self.shared.resigned.store(true, Ordering::Relaxed);
+        self.shared.resigns.notify_one();
     }
 
     /// Takes nothing more, waits a little for deliveries under way, and gives the partitions back. What is called
@@ -251,6 +253,7 @@ fn new_shared(
         is_full: AtomicBool::new(false),
         is_closed: AtomicBool::new(false),
         resigned: AtomicBool::new(false),
+        resigns: Notify::new(),
         is_alone: AtomicBool::new(false),
         trouble: watch::Sender::new(Arc::default()),
         making_room: tokio::sync::Mutex::default(),

@@ -58,15 +58,20 @@ pub struct Waiting {
     pub entries: u64,
     /// When the oldest was accepted, in unix milliseconds.
     pub oldest_ms: Option<u64>,
+    /// What keeps the oldest from being sent; `None`: nothing.
+    pub held: Option<Hold>,
 }
 
 impl Waiting {
     pub fn add(&mut self, other: Self) {
         self.entries += other.entries;
-        self.oldest_ms = match (self.oldest_ms, other.oldest_ms) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
+        let is_older = match (self.oldest_ms, other.oldest_ms) {
+            (Some(one), Some(other)) => other < one,
+            (one, other) => one.is_none() && other.is_some(),
         };
+        if is_older {
+            (self.oldest_ms, self.held) = (other.oldest_ms, other.held);
+        }
     }
 }
 
@@ -76,6 +81,8 @@ pub struct Figures {
     pub caps: Vec<CapReport>,
     pub upstreams: Vec<UpstreamReport>,
     pub waiting: BTreeMap<Arc<str>, Waiting>,
+    /// Requests that are kept after they failed.
+    pub parked: BTreeMap<Arc<str>, u64>,
     /// As the queue says.
     pub queue: QueueStats,
     /// For how long something waits that nothing but this process holds up.
@@ -184,12 +191,17 @@ impl Scheduler {
             ..Figures::default()
         };
         for (_, lane) in &self.lanes {
+            if lane.supply.parked > 0 {
+                let name = Arc::clone(&lane.lane.application);
+                *figures.parked.entry(name).or_default() += lane.supply.parked;
+            }
             if lane.supply.waiting == 0 {
                 continue;
             }
             let waiting = Waiting {
                 entries: lane.supply.waiting,
                 oldest_ms: lane.supply.oldest_ms,
+                held: self.held(lane).map(|held| held.why),
             };
             let name = Arc::clone(&lane.lane.application);
             figures.waiting.entry(name).or_default().add(waiting);

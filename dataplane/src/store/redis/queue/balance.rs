@@ -3,6 +3,8 @@
 //! Every data plane that takes part decides by the same list, so that nobody has to be asked: the first ones of the list
 //! hold one more when it does not come out even.
 
+use std::time::Duration;
+
 /// What is known of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
@@ -12,12 +14,12 @@ pub(super) enum Seen {
     Leaving,
     /// Held by another one.
     Theirs,
-    /// Nobody holds it: how often that was seen in a row. 0: it was not looked at yet.
-    Free(u32),
+    /// Nobody holds it, for so long; zero if it was not looked at yet.
+    Free(Duration),
 }
 
-/// Looks in a row after which a partition that nobody holds is taken, whoever should have it: about five seconds.
-pub(super) const ORPHANED_LOOKS: u32 = 5;
+/// A partition that nobody held for so long is taken, whoever should have it.
+const ORPHANED_AFTER: Duration = Duration::from_secs(5);
 
 /// How many of `count` partitions the data plane is to hold. Who is not in the list takes part too.
 pub(super) fn wanted(live: &[String], me: &str, count: usize) -> usize {
@@ -41,13 +43,13 @@ pub(super) fn moves(seen: &[Seen], wanted: usize, offset: usize) -> Moves {
     let mut room = wanted.saturating_sub(held);
     for index in 0..seen.len() {
         let index = (index + offset) % seen.len();
-        let Seen::Free(looks) = seen[index] else {
+        let Seen::Free(time) = seen[index] else {
             continue;
         };
         if room > 0 {
             room -= 1;
             moves.take.push(index as u16);
-        } else if looks >= ORPHANED_LOOKS {
+        } else if time >= ORPHANED_AFTER {
             moves.take.push(index as u16);
         }
     }
@@ -71,6 +73,7 @@ mod tests {
     use super::*;
 
     const MINE: Seen = Seen::Mine { is_idle: false };
+    const NEW: Seen = Seen::Free(Duration::ZERO);
 
     #[test]
     fn a_share_is_even_and_covers_all() {
@@ -90,16 +93,16 @@ mod tests {
         let idle = Seen::Mine { is_idle: true };
         let table: [(&[Seen], usize, Moves); 5] = [
             (
-                &[Seen::Free(0), Seen::Free(0), Seen::Free(0)],
+                &[NEW, NEW, NEW],
                 2,
                 Moves {
                     take: vec![1, 2],
                     give: vec![],
                 },
             ),
-            (&[MINE, Seen::Theirs, Seen::Free(1)], 1, Moves::default()),
+            (&[MINE, Seen::Theirs, NEW], 1, Moves::default()),
             (
-                &[MINE, Seen::Theirs, Seen::Free(ORPHANED_LOOKS)],
+                &[MINE, Seen::Theirs, Seen::Free(ORPHANED_AFTER)],
                 1,
                 Moves {
                     take: vec![2],
@@ -133,7 +136,7 @@ mod tests {
                     let seen: Vec<Seen> = owner.iter().map(|owner| match owner {
                         Some(owner) if *owner == pod => MINE,
                         Some(_) => Seen::Theirs,
-                        None => Seen::Free(1),
+                        None => NEW,
                     }).collect();
                     let moves = moves(&seen, wanted(&live, me, COUNT), pod);
                     for partition in moves.give {

@@ -1,8 +1,8 @@
-//! Leases: which partitions this process holds, and what it learns of them.
+//! Leases: which partitions this process holds.
 //!
 //! A task looks at all leases every second: renews those held, takes free ones and gives others back until every data
-//! plane has its share. A task per partition reads what others have appended. When a server may have forgotten
-//! something (a failover, a version that went back) what is known is compared with what is stored, and read anew.
+//! plane has its share. While partitions change hands it looks more often, as nobody delivers what is in them. When a server
+//! may have forgotten something (a failover, a version that went back), `follower` reads everything anew.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,15 +11,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::balance::{Seen, moves, wanted};
-use super::block::{Block, Head};
+use super::balance::{Moves, Seen, moves, wanted};
 use super::index::Index;
-use super::keys::{self, LEASE, PODS, READ};
-use super::limits::{
-    HEAD_BYTES, LEASE_TTL, LEAVE_GRACE, POLL_MAX, POLL_MIN, READ_BLOCKS, READ_BYTES, READ_LOOKS,
-    TICK,
-};
-use super::records::States;
+use super::keys::{self, LEASE, PODS};
+use super::limits::{HAND_OVER_FOR, HAND_OVER_TICK, LEASE_TTL, LEAVE_GRACE, TICK};
 use super::shared::{Held, Numbers, Shared, number, unsigned};
 use super::{retention, servers};
 use crate::store::redis::cluster::{Again, CallError};
@@ -30,17 +25,61 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut live = Vec::new();
+    let mut had_resigned = false;
+    let mut hands_over_until = Instant::now();
     loop {
-        ticks.tick().await;
+        let hands_over = Instant::now() < hands_over_until && is_unsettled(&shared, &live);
+        tokio::select! {
+            biased;
+            _ = ticks.tick() => {}
+            () = shared.resigns.notified() => {}
+            () = tokio::time::sleep(HAND_OVER_TICK), if hands_over => {
+                hand_over(&shared, &live).await;
+                continue;
+            }
+        }
         let resigned = shared.has_resigned();
         let (pods, ()) = tokio::join!(pods(&shared, resigned), servers::look(&shared));
         // Without an answer the last one counts: nobody moves because one server is away.
         if let Ok(pods) = pods {
-            live = pods;
+            if pods != live || resigned != had_resigned {
+                hands_over_until = Instant::now() + HAND_OVER_FOR;
+            }
+            (live, had_resigned) = (pods, resigned);
             shared.is_alone.store(live.len() <= 1, Ordering::Relaxed);
         }
         tick(&shared, &live).await;
         retention::keep_within_budget(&shared).await;
+    }
+}
+
+/// This one holds other partitions than it should.
+fn is_unsettled(shared: &Shared, live: &[String]) -> bool {
+    let seen = see_all(shared);
+    let held = seen.iter().filter(|seen| matches!(seen, Seen::Mine { .. }));
+    seen.contains(&Seen::Leaving) || held.count() < wanted_here(shared, live)
+}
+
+/// Gives back what nothing is under way of any more, and takes what others have given back.
+async fn hand_over(shared: &Shared, live: &[String]) {
+    let seen = see_all(shared);
+    let held = seen.iter().filter(|seen| matches!(seen, Seen::Mine { .. }));
+    let has_room = held.count() < wanted_here(shared, live);
+    let is_of_interest = |seen: &Seen| match seen {
+        Seen::Leaving => true,
+        Seen::Theirs | Seen::Free(_) => has_room,
+        Seen::Mine { .. } => false,
+    };
+    let looked_at = (0..).zip(&seen).filter(|(_, seen)| is_of_interest(seen));
+    join_all(looked_at.map(|(partition, _)| lease(shared, partition, false))).await;
+    if has_room {
+        let found = moves_here(shared, live).take;
+        join_all(
+            found
+                .iter()
+                .map(|partition| lease(shared, *partition, true)),
+        )
+        .await;
     }
 }
 
@@ -58,28 +97,40 @@ pub(super) async fn pods(shared: &Shared, leaves: bool) -> Result<Vec<String>, C
 }
 
 async fn tick(shared: &Shared, live: &[String]) {
-    let seen: Vec<Seen> = (0..shared.parts.len())
-        .map(|partition| see(shared, partition))
-        .collect();
-    let rank = live.iter().filter(|name| **name < shared.holder).count();
-    let offset = rank * seen.len() / live.len().max(1);
-    let wanted = match shared.has_resigned() {
-        true => 0,
-        false => wanted(live, &shared.holder, seen.len()),
-    };
-    let moves = moves(&seen, wanted, offset);
+    let moves = moves_here(shared, live);
     for partition in &moves.give {
         if let Some(held) = shared.parts[usize::from(*partition)].held.lock().as_mut() {
             held.leaving = Some(Instant::now());
         }
     }
-    let leases = (0..seen.len() as u16).map(|partition| {
-        // Not even what nobody holds, once it has resigned.
-        let takes = moves.take.contains(&partition) && !shared.has_resigned();
-        lease(shared, partition, takes)
-    });
+    let leases = (0..shared.parts.len() as u16)
+        .map(|partition| lease(shared, partition, moves.take.contains(&partition)));
     join_all(leases).await;
     look_for_failovers(shared);
+}
+
+/// What this one is to take and to give back. It takes not even what nobody holds, once it has resigned.
+fn moves_here(shared: &Shared, live: &[String]) -> Moves {
+    let seen = see_all(shared);
+    let rank = live.iter().filter(|name| **name < shared.holder).count();
+    let offset = rank * seen.len() / live.len().max(1);
+    let mut moves = moves(&seen, wanted_here(shared, live), offset);
+    if shared.has_resigned() {
+        moves.take.clear();
+    }
+    moves
+}
+
+fn wanted_here(shared: &Shared, live: &[String]) -> usize {
+    match shared.has_resigned() {
+        true => 0,
+        false => wanted(live, &shared.holder, shared.parts.len()),
+    }
+}
+
+fn see_all(shared: &Shared) -> Vec<Seen> {
+    let all = 0..shared.parts.len();
+    all.map(|partition| see(shared, partition)).collect()
 }
 
 fn see(shared: &Shared, partition: usize) -> Seen {
@@ -90,7 +141,12 @@ fn see(shared: &Shared, partition: usize) -> Seen {
             is_idle: held.index.waiting() == 0,
         },
         None if part.is_theirs.load(Ordering::Relaxed) => Seen::Theirs,
-        None => Seen::Free(part.free_looks.load(Ordering::Relaxed) as u32),
+        None => Seen::Free(
+            part.free_since
+                .lock()
+                .map(|since| since.elapsed())
+                .unwrap_or_default(),
+        ),
     }
 }
 
@@ -126,7 +182,7 @@ pub(super) async fn lease(shared: &Shared, partition: u16, takes: bool) {
     part.bytes.store(unsigned(answer.get(3)), Ordering::Relaxed);
     if unsigned(answer.first()) == 1 {
         part.is_theirs.store(false, Ordering::Relaxed);
-        part.free_looks.store(0, Ordering::Relaxed);
+        *part.free_since.lock() = None;
         held(shared, partition, answer, began);
     } else {
         not_held(shared, partition, answer, mode, &token);
@@ -198,11 +254,9 @@ fn not_held(shared: &Shared, partition: u16, answer: &[Reply], mode: &str, token
     let holder = answer.get(1).and_then(Reply::text).unwrap_or_default();
     let is_free = holder.is_empty() || holder == shared.holder;
     part.is_theirs.store(!is_free, Ordering::Relaxed);
-    if is_free {
-        part.free_looks.fetch_add(1, Ordering::Relaxed);
-    } else {
-        part.free_looks.store(0, Ordering::Relaxed);
-    }
+    let mut free_since = part.free_since.lock();
+    *free_since = is_free.then(|| free_since.unwrap_or_else(Instant::now));
+    drop(free_since);
     if token.is_empty() {
         return;
     }
@@ -215,7 +269,7 @@ fn not_held(shared: &Shared, partition: u16, answer: &[Reply], mode: &str, token
         Some(_) | None => return,
     };
     if mode == "give" {
-        // Whoever is to have it looks every second.
+        // Whoever is to have it looks for it.
         part.is_theirs.store(true, Ordering::Relaxed);
         tracing::debug!(partition, "gave a queue partition back");
     } else if lost {
@@ -248,225 +302,4 @@ fn look_for_failovers(shared: &Shared) {
             part.look.notify_one();
         }
     }
-}
-
-/// Reads what others append to a partition, while it is held.
-pub(super) async fn follow(shared: Arc<Shared>, partition: u16) {
-    let part = &shared.parts[usize::from(partition)];
-    let mut pause = POLL_MAX;
-    loop {
-        // Without others there is nothing to be learned but what this process does itself.
-        let longest = if shared.is_alone.load(Ordering::Relaxed) {
-            TICK
-        } else {
-            POLL_MAX
-        };
-        // A call that asks for a look ends the pause.
-        let _ = tokio::time::timeout(pause, part.look.notified()).await;
-        let is_held = part.held.lock().is_some();
-        if !is_held {
-            pause = longest;
-            continue;
-        }
-        pause = match advance(&shared, partition).await {
-            Ok(true) => POLL_MIN,
-            Ok(false) => (pause * 2).clamp(POLL_MIN, longest),
-            Err(_) => POLL_MAX,
-        };
-    }
-}
-
-/// Reads on until everything is known. `true`: there was something new.
-pub(super) async fn advance(shared: &Shared, partition: u16) -> Result<bool, CallError> {
-    let part = &shared.parts[usize::from(partition)];
-    let _one = part.advancing.lock().await;
-    let mut has_news = false;
-    loop {
-        let step = step(shared, partition).await?;
-        has_news |= step.found > 0;
-        if step.found > 0 {
-            shared.changed();
-        }
-        if !step.goes_on {
-            break;
-        }
-    }
-    if has_news {
-        // The numbers of lanes that others appended to.
-        lease(shared, partition, false).await;
-        shared.changed();
-    }
-    Ok(has_news)
-}
-
-#[derive(Default)]
-struct Step {
-    found: usize,
-    goes_on: bool,
-}
-
-async fn step(shared: &Shared, partition: u16) -> Result<Step, CallError> {
-    let part = &shared.parts[usize::from(partition)];
-    let (token, from, version, is_far) = match &*part.held.lock() {
-        Some(held) => {
-            let tail = held.index.tail();
-            let is_far =
-                held.next.saturating_sub(tail) > READ_BLOCKS as u64 || held.index.blocks() > 256;
-            (held.token.clone(), tail, held.version, is_far)
-        }
-        None => return Ok(Step::default()),
-    };
-    let wanted = if is_far { HEAD_BYTES } else { 0 };
-    let answer = read(shared, partition, Some(from), READ_BLOCKS, wanted).await?;
-    let gone = match part.held.lock().as_ref() {
-        Some(held) if held.token == token => answer.epoch.as_ref() != Some(&held.epoch),
-        Some(_) | None => return Ok(Step::default()),
-    };
-    if gone {
-        // The lease tells the whole story.
-        lease(shared, partition, false).await;
-        return Ok(Step::default());
-    }
-    let since = Since {
-        token,
-        from,
-        version,
-    };
-    Ok(learn(shared, partition, answer, &since, is_far))
-}
-
-/// What was known when a read began.
-struct Since {
-    token: Bytes,
-    from: u64,
-    version: u64,
-}
-
-fn learn(shared: &Shared, partition: u16, answer: Stretch, since: &Since, is_far: bool) -> Step {
-    let part = &shared.parts[usize::from(partition)];
-    let mut place = part.held.lock();
-    let Some(held) = place.as_mut().filter(|held| held.token == since.token) else {
-        return Step::default();
-    };
-    if answer.next < since.from || answer.version < since.version || held.suspicious {
-        tracing::warn!(
-            partition,
-            "a Redis server may have lost what was written last; what waits is read again"
-        );
-        let index = std::mem::take(&mut held.index);
-        held.index = index.again(answer.first);
-        held.suspicious = false;
-        (held.version, held.next) = (answer.version, answer.next);
-        shared.cache.lock().drop_partition(partition);
-        return Step {
-            found: 0,
-            goes_on: true,
-        };
-    }
-    held.next = held.next.max(answer.next);
-    if answer.dismissed != held.dismissed {
-        // What is cached may say that a dismissed entry waits.
-        held.dismissed = answer.dismissed;
-        shared.cache.lock().drop_partition(partition);
-    }
-    let found = answer.blocks.len();
-    for stored in answer.blocks {
-        take_in(shared, held, partition, stored, is_far);
-    }
-    held.index.reached(answer.looked);
-    let goes_on = held.index.tail() < held.next;
-    if !goes_on {
-        held.index.caught_up();
-    }
-    Step { found, goes_on }
-}
-
-fn take_in(shared: &Shared, held: &mut Held, partition: u16, stored: Stored, is_far: bool) {
-    let Some(head) = Head::parse(&stored.block, partition) else {
-        let block = stored.number;
-        tracing::error!(partition, block, "a block of the queue cannot be read");
-        return;
-    };
-    let states = States::parse(&stored.states, head.mark, head.count);
-    let is_new = stored.number >= held.index.tail();
-    held.index.add(stored.number, &head, &states);
-    if !is_far
-        && is_new
-        && head.beside_bytes == 0
-        && let Some(block) = Block::parse(&stored.block, partition)
-    {
-        let cached = (Arc::new(block), Arc::new(states));
-        shared.cache.lock().put(partition, stored.number, cached);
-    }
-}
-
-/// A stretch of a partition.
-#[derive(Debug, Default)]
-pub(super) struct Stretch {
-    /// `None`: the partition does not exist.
-    pub(super) epoch: Option<Bytes>,
-    pub(super) low: u64,
-    pub(super) next: u64,
-    pub(super) version: u64,
-    pub(super) dismissed: u64,
-    /// The first number that was not looked at.
-    pub(super) looked: u64,
-    pub(super) first: u64,
-    pub(super) blocks: Vec<Stored>,
-}
-
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) number: u64,
-    /// Or its beginning.
-    pub(super) block: Bytes,
-    pub(super) bytes: u64,
-    pub(super) states: Bytes,
-}
-
-/// `from`: `None` for the lowest. `wanted`: bytes of each block; 0: all.
-pub(super) async fn read(
-    shared: &Shared,
-    partition: u16,
-    from: Option<u64>,
-    blocks: usize,
-    wanted: usize,
-) -> Result<Stretch, CallError> {
-    let keys = &shared.keys[usize::from(partition)];
-    let names = [
-        keys.numbers.clone(),
-        keys.blocks.clone(),
-        keys.states.clone(),
-    ];
-    let args = [
-        from.map_or(Bytes::new(), number),
-        number(blocks),
-        number(READ_BYTES),
-        number(wanted),
-        number(READ_LOOKS),
-    ];
-    let answer = shared
-        .cluster
-        .call(keys.slot, &READ, &names, args, Again::Safe)
-        .await?;
-    let answer = answer.list();
-    let bytes = |reply: &Reply| reply.bytes().cloned().unwrap_or_default();
-    let blocks = answer.get(8..).unwrap_or_default().chunks_exact(4);
-    Ok(Stretch {
-        epoch: answer.first().and_then(Reply::bytes).cloned(),
-        low: unsigned(answer.get(1)),
-        next: unsigned(answer.get(2)),
-        version: unsigned(answer.get(3)),
-        dismissed: unsigned(answer.get(4)),
-        looked: unsigned(answer.get(5)),
-        first: unsigned(answer.get(7)),
-        blocks: blocks
-            .map(|block| Stored {
-                number: unsigned(block.first()),
-                block: bytes(&block[1]),
-                bytes: unsigned(block.get(2)),
-                states: bytes(&block[3]),
-            })
-            .collect(),
-    })
 }

@@ -45,6 +45,9 @@ pub(super) const SETTLE_PACE: Duration = Duration::from_millis(5);
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(9);
 /// How often leases are renewed, shares looked at, and servers asked how full they are.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// While partitions change hands, and for how long after data planes came or went: what is in them waits meanwhile.
+pub(super) const HAND_OVER_TICK: Duration = Duration::from_millis(100);
+pub(super) const HAND_OVER_FOR: Duration = Duration::from_secs(5);
 /// What is in flight when a partition is given back is waited for so long.
 pub(super) const LEAVE_GRACE: Duration = Duration::from_secs(5);
 /// Pauses between two looks for entries that others appended: short while there are some.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::{join_all, try_join};
 
 use super::block::Block;
-use super::keeper::advance;
+use super::follower::advance;
 use super::keys::{Place, beside};
 use super::limits::FETCH_BLOCKS;
 use super::records::States;

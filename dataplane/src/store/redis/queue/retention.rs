@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::block::{Block, Head, lane_field};
-use super::keeper::{Stored, read};
+use super::follower::{Stored, read};
 use super::keys::{DELETE, beside};
 use super::limits::{
     DELETE_BLOCKS, HEAD_BYTES, READ_BLOCKS, TRIM_BLOCKS, reopen_bytes, short_bytes,

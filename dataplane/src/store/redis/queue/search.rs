@@ -8,8 +8,8 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::block::{Block, Head};
+use super::follower::read;
 use super::index::Settling;
-use super::keeper::read;
 use super::keys::Place;
 use super::limits::{FIND_BYTES, FIND_TIME, HEAD_BYTES, PAGE_ENTRIES_MAX, READ_BLOCKS, SKEW_MS};
 use super::reader::fill;

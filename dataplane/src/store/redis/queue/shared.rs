@@ -48,6 +48,7 @@ pub(super) struct Shared {
     pub(super) is_closed: AtomicBool,
     /// Delivers nothing any more, and still takes entries.
     pub(super) resigned: AtomicBool,
+    pub(super) resigns: Notify,
     /// No other data plane is known.
     pub(super) is_alone: AtomicBool,
     /// What is wrong with the servers as a queue; empty: nothing.
@@ -62,8 +63,8 @@ pub(super) struct Part {
     pub(super) held: Mutex<Option<Held>>,
     /// As the store said last.
     pub(super) bytes: AtomicU64,
-    /// Looks in a row that found no holder.
-    pub(super) free_looks: AtomicU64,
+    /// Since when every look has found no holder.
+    pub(super) free_since: Mutex<Option<Instant>>,
     /// Somebody else holds it, or nobody is known to.
     pub(super) is_theirs: AtomicBool,
     /// The next time as holder is told from the last by this.
