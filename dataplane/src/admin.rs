@@ -35,6 +35,7 @@ use crate::telemetry::LogControl;
 
 pub use readiness::{Readiness, ReadinessGuard};
 
+pub mod guard;
 mod readiness;
 
 /// What the admin port shows.

@@ -6,6 +6,7 @@ mod stores;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -23,12 +24,13 @@ use crate::args::{ManagerArgs, RunArgs, ServeArgs, StandaloneArgs};
 use crate::auth::Authenticator;
 use crate::config::{ConfigFile, ConfigWatch, Manifests, Source};
 use crate::drain::{Drain, Outcome};
-use crate::fleet::{self, Links, Member};
+use crate::fleet::{self, Links, Member, Sides};
 use crate::limits::CONFIG_POLL_INTERVAL;
 use crate::listener::Listener;
 use crate::pressure::Pressure;
 use crate::relay::{Metrics, Parts, Relay, Router, Shared, WORKERS_MAX};
 use crate::resources::{self, MemoryBudget};
+use crate::standalone::{Access, Monitor};
 use crate::store::Holder;
 use crate::telemetry;
 use crate::tls::Certificates;
@@ -53,19 +55,35 @@ pub async fn standalone(args: StandaloneArgs) -> anyhow::Result<Running> {
         paths: args.manifests,
         secrets_dir: args.secrets_dir,
     };
-    start(args.serve, source, ManagerArgs::default()).await
+    let password = args.monitor_password_file.as_deref().map(password);
+    let access = Access::new(args.serve.admin, password.transpose()?);
+    start(args.serve, source, ManagerArgs::default(), Some(access)).await
 }
 
 /// Serves the gateway of a resolved configuration.
 pub async fn run(args: RunArgs) -> anyhow::Result<Running> {
     let source = ConfigFile::new(args.config, args.secrets_dir);
-    start(args.serve, source, args.manager).await
+    start(args.serve, source, args.manager, None).await
+}
+
+/// Whoever knows it can look at the monitor.
+fn password(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file);
+    let text = text.with_context(|| format!("--monitor-password-file {}", file.display()))?;
+    let password = text.trim();
+    anyhow::ensure!(
+        !password.is_empty(),
+        "--monitor-password-file {}: it is empty; write a password into it",
+        file.display()
+    );
+    Ok(password.to_owned())
 }
 
 async fn start(
     args: ServeArgs,
     source: impl Source,
     manager: ManagerArgs,
+    monitor: Option<Access>,
 ) -> anyhow::Result<Running> {
     let mut registry = Registry::default();
     let mut tasks = JoinSet::new();
@@ -95,13 +113,13 @@ async fn start(
         registry: &mut registry,
         tasks: &mut tasks,
     })?;
+    let sides = sides(&config, &relay, &pressure, &drain, ingest.as_ref());
+    let requests = ingest.as_ref().map(Ingest::requests);
+    let monitor =
+        monitor.map(|access| Monitor::start(sides.clone(), requests.clone(), access, &mut tasks));
     let member = fleet::Parts {
         args: manager,
-        config: config.clone(),
-        relay: Arc::clone(relay.shared()),
-        pressure: Arc::clone(&pressure),
-        drain: drain.clone(),
-        ingest: ingest.as_ref().map(Ingest::side),
+        sides,
         links,
     };
     let member = Member::join(member, &mut registry)?;
@@ -112,7 +130,10 @@ async fn start(
         registry: Arc::new(registry),
         config: config.clone(),
         log: telemetry::control(),
-        routes: ingest.iter().map(Ingest::requests).collect(),
+        routes: requests
+            .into_iter()
+            .chain(monitor.map(|monitor| monitor as _))
+            .collect(),
     };
     let (admin, admin_address) = bind_admin(args.admin, state).await?;
 
@@ -134,6 +155,23 @@ async fn start(
         ingest,
         tasks,
     })
+}
+
+/// What the manager and the monitor are told about.
+fn sides(
+    config: &watch::Receiver<Arc<GatewayConfig>>,
+    relay: &Relay,
+    pressure: &Arc<Pressure>,
+    drain: &Drain,
+    ingest: Option<&Ingest>,
+) -> Sides {
+    Sides {
+        config: config.clone(),
+        relay: Arc::clone(relay.shared()),
+        pressure: Arc::clone(pressure),
+        drain: drain.clone(),
+        ingest: ingest.map(Ingest::side),
+    }
 }
 
 async fn bind_admin(address: SocketAddr, state: AdminState) -> anyhow::Result<(Admin, SocketAddr)> {

@@ -74,6 +74,10 @@ pub struct StandaloneArgs {
     #[arg(long, value_name = "DIR", env = "SLUICE_SECRETS_DIR")]
     pub secrets_dir: Option<PathBuf>,
 
+    /// Show the monitor, at the admin port, to those who know what is in FILE; without it only on loopback
+    #[arg(long, value_name = "FILE", env = "SLUICE_MONITOR_PASSWORD_FILE")]
+    pub monitor_password_file: Option<PathBuf>,
+
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -132,6 +136,7 @@ impl StandaloneArgs {
         Self {
             manifests: manifests.into_iter().collect(),
             secrets_dir: None,
+            monitor_password_file: None,
             serve: ServeArgs::default(),
         }
     }

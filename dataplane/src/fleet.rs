@@ -1,6 +1,6 @@
 //! One of a fleet: tells the manager how this data plane is, and does what it says.
 //!
-//! `stream` keeps the connection, `report` collects, `orders` decides what is in force (pure), `gate` and `shares`, and the
+//! `stream` keeps the connection, `report` collects and `reporter` puts together, `orders` decides what is in force (pure), `gate` and `shares`, and the
 //! relay's `leave`, are how it takes effect: new clients, rates, clients that are here. Nothing waits for the manager: what it
 //! said ends by itself where it has to, and without one everything is served on.
 
@@ -16,7 +16,9 @@ use crate::ingest::deliver::FleetLink;
 use crate::relay::leave;
 
 pub use self::gate::{Fence, Gate};
-pub use self::stream::{IngestSide, Member, Parts};
+pub use self::report::IngestSide;
+pub use self::reporter::{Reporter, Sides, Told};
+pub use self::stream::{Member, Parts};
 
 mod connect;
 mod gate;
@@ -24,6 +26,7 @@ mod limits;
 mod metrics;
 mod orders;
 mod report;
+mod reporter;
 pub mod shares;
 mod stream;
 

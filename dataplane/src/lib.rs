@@ -21,6 +21,7 @@ pub mod pressure;
 pub mod relay;
 pub mod requests_cli;
 pub mod resources;
+pub mod standalone;
 pub mod store;
 pub mod telemetry;
 mod terminal;

@@ -98,6 +98,7 @@ pub async fn serve(args: ManagerArgs) -> Result<()> {
 
 fn policy(args: &ManagerArgs, config: &GatewayConfig) -> Policy {
     Policy {
+        applications: std::collections::BTreeSet::new(),
         caps: Policy::caps_of(config),
         scaling: Scaling {
             mode: ScalingMode::Fixed,

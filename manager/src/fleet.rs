@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_proto::fleet::{Directive, Report};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::facts::{Facts, PodName};
 use crate::limits::{MAILBOX, TICK};
+use crate::monitor::{Looked, Recorder};
 use crate::plan::PlanSummary;
 use crate::planner::Planner;
 use crate::policy::Policy;
@@ -32,7 +33,11 @@ enum Mail {
     Report(Box<Report>),
     /// The stream with this number ended.
     Left(PodName, u64),
+    Look(Look),
 }
+
+/// A question, with the way of its answer.
+type Look = Box<dyn FnOnce(&Looked<'_>) + Send>;
 
 /// What leads to a pod.
 struct Stream {
@@ -92,6 +97,26 @@ impl Fleet {
         self.plans.clone()
     }
 
+    /// A pod that needs no directives, because it is the only one.
+    pub async fn report(&self, report: Report) {
+        // A fleet that has ended need not know.
+        let _ = self.mailbox.send(Mail::Report(Box::new(report))).await;
+    }
+
+    /// Asks the fleet's owner something that is answered at once. `None`: there is no answer, or the fleet has ended.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Looked<'_>) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let look: Look = Box::new(move |fleet| {
+            // Whoever asked may have gone.
+            let _ = reply.send(question(fleet));
+        });
+        self.mailbox.send(Mail::Look(look)).await.ok()?;
+        answer.await.ok()?
+    }
+
     pub(crate) async fn attend(&self, pod: PodName) -> Result<Attendance, Ended> {
         let (sender, directives) = watch::channel(None);
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -135,6 +160,7 @@ async fn run(
     let policy = policies.borrow_and_update().clone();
     let mut planner = Planner::new(term, policy, now());
     let mut streams = Streams::new();
+    let mut recorder = Recorder::default();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -151,6 +177,7 @@ async fn run(
                         planner.note_left(&pod, now());
                     }
                 }
+                Some(Mail::Look(look)) => look(&recorder.look(&planner, now(), unix_s())),
             },
             _ = ticks.tick() => due = true,
             changed = policies.changed() => {
@@ -177,8 +204,19 @@ async fn run(
             }
             streams.retain(|_, stream| !stream.directives.is_closed());
             plan.send_replace(tick.summary);
+            recorder.record(&planner, now(), unix_s());
         }
     }
+}
+
+/// For people.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is shown gets its time from here"
+)]
+fn unix_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 /// The only clock of the manager.

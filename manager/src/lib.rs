@@ -5,6 +5,7 @@ mod facts;
 mod fleet;
 pub mod grpc;
 mod limits;
+pub mod monitor;
 mod plan;
 mod planner;
 mod policy;

@@ -74,6 +74,15 @@ impl Planner {
         &self.policy
     }
 
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// What the last tick came to.
+    pub(crate) fn summary(&self) -> &Arc<PlanSummary> {
+        &self.summary
+    }
+
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
     }

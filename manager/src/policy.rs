@@ -1,6 +1,7 @@
 //! What the user wants of the fleet, in numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_crds::config::GatewayConfig;
@@ -11,6 +12,8 @@ use sluice_proto::fleet::CapKey;
 pub struct Policy {
     /// Caps in requests per minute, for all data planes together.
     pub caps: BTreeMap<CapKey, f64>,
+    /// Those whose requests are served, with or without a cap.
+    pub applications: BTreeSet<Arc<str>>,
     pub scaling: Scaling,
     pub rebalance: Rebalance,
     /// Clients that may be closed per second, for rebalance and drains together; `None`: the smaller of 500 and 1 % of all.
@@ -80,6 +83,15 @@ pub enum Rebalance {
 }
 
 impl Policy {
+    /// The applications of a configuration.
+    pub fn applications_of(config: &GatewayConfig) -> BTreeSet<Arc<str>> {
+        let ingest = config.ingest.iter();
+        let applications = ingest.flat_map(|ingest| &ingest.applications);
+        applications
+            .map(|application| application.name.as_str().into())
+            .collect()
+    }
+
     /// The caps of a configuration.
     pub fn caps_of(config: &GatewayConfig) -> BTreeMap<CapKey, f64> {
         let Some(ingest) = &config.ingest else {

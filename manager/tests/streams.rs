@@ -26,6 +26,7 @@ const WAIT: Duration = Duration::from_secs(15);
 
 fn policy() -> Policy {
     Policy {
+        applications: std::collections::BTreeSet::new(),
         caps: BTreeMap::from([(CapKey::Gateway, 600.0)]),
         scaling: Scaling {
             max: 2,

@@ -12,7 +12,7 @@ use anyhow::Context;
 use http::Uri;
 use prometheus_client::registry::Registry;
 use sluice_crds::config::GatewayConfig;
-use sluice_proto::fleet::{Directive, Phase, Report, Steering, Version};
+use sluice_proto::fleet::{Directive, Steering, Version};
 use sluice_proto::fleet_wire as wire;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -25,42 +25,35 @@ use super::limits::{
 };
 use super::metrics::Metrics;
 use super::orders::Orders;
-use super::report::{self, Collected, Collector};
+use super::reporter::{Reporter, Sides, Told};
 use super::shares::Boot;
 use crate::args::ManagerArgs;
-use crate::drain::{self, Drain, Watcher};
-use crate::pressure::Pressure;
+use crate::drain::Watcher;
 use crate::relay::{Shared, leave};
-
-pub use super::report::IngestSide;
 
 /// How often what is in force is looked at while there is no stream.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub struct Parts {
     pub args: ManagerArgs,
-    pub config: watch::Receiver<Arc<GatewayConfig>>,
-    pub relay: Arc<Shared>,
-    pub pressure: Arc<Pressure>,
-    pub drain: Drain,
-    pub ingest: Option<IngestSide>,
+    pub sides: Sides,
     pub links: Links,
 }
 
 /// This data plane as a member of the fleet.
 pub struct Member {
-    parts: Parts,
+    args: ManagerArgs,
     url: Uri,
-    /// What does not change in reports.
-    identity: Report,
-    applications: Vec<Arc<str>>,
+    config: watch::Receiver<Arc<GatewayConfig>>,
+    relay: Arc<Shared>,
+    has_ingest: bool,
+    links: Links,
+    reporter: Reporter,
     orders: Orders,
-    collector: Collector,
     applied: watch::Receiver<Version>,
     ended: watch::Receiver<Option<Instant>>,
     /// The process does not end before the manager was told that nothing is sent any more.
     last_word: Option<Watcher>,
-    sequence: u64,
     /// When the last reports were sent.
     sent: VecDeque<(u64, Instant)>,
     /// Whether a manager says what to do, as far as the log knows.
@@ -82,38 +75,30 @@ impl Member {
             Some(pod) => pod.clone(),
             None => host_name().context("name of the pod: give --pod NAME")?,
         };
-        let config = parts.config.borrow().clone();
-        let cores = parts.args.cpu_request_millicores;
-        let identity = Report {
-            gateway: format!("{}/{}", config.namespace, config.name).into(),
-            pod: pod.into(),
-            instance: uuid::Uuid::new_v4().to_string().into(),
-            release: env!("CARGO_PKG_VERSION").into(),
-            cpu_request_cores: cores.map(|millicores| f64::from(millicores) / 1e3),
-            ..Report::default()
-        };
-        let boot = parts.links.rates.borrow().boot;
+        let Parts { args, sides, links } = parts;
+        let cores = args.cpu_request_millicores;
+        let cores = cores.map(|millicores| f64::from(millicores) / 1e3);
+        let boot = links.rates.borrow().boot;
         let boot = boot.unwrap_or(Boot {
             since: Instant::now(),
-            data_planes_max: config.data_planes_max,
+            data_planes_max: sides.config.borrow().data_planes_max,
         });
-        let mut member = Self {
+        Ok(Some(Self {
             url,
-            identity,
-            applications: Vec::new(),
+            config: sides.config.clone(),
+            relay: Arc::clone(&sides.relay),
+            has_ingest: sides.ingest.is_some(),
             orders: Orders::new(boot),
-            collector: Collector::default(),
-            applied: parts.links.applied.subscribe(),
-            ended: parts.links.ended.subscribe(),
-            last_word: parts.ingest.as_ref().map(|_| parts.drain.subscribe()),
-            sequence: 0,
+            applied: links.applied.subscribe(),
+            ended: links.ended.subscribe(),
+            last_word: sides.ingest.as_ref().map(|_| sides.drain.subscribe()),
             sent: VecDeque::new(),
             attended: None,
             metrics: Metrics::register(registry),
-            parts,
-        };
-        member.follow_config();
-        Ok(Some(member))
+            reporter: Reporter::new(sides, &pod, cores),
+            args,
+            links,
+        }))
     }
 
     /// Runs until it is dropped.
@@ -135,12 +120,12 @@ impl Member {
 
     /// One stream, from connecting to its end, and why it ended.
     async fn session(&mut self, was_attended: &mut bool) -> String {
-        let target = match Target::read(&self.url, &self.parts.args) {
+        let target = match Target::read(&self.url, &self.args) {
             Ok(target) => target,
             Err(problem) => return problem,
         };
         let (reports, outgoing) = mpsc::channel(REPORTS_WAITING_MAX);
-        self.collector.begin();
+        self.reporter.begin();
         self.report(&reports).await;
         let mut directives = match self.meanwhile(target.attend(outgoing)).await {
             Ok(directives) => directives,
@@ -197,10 +182,9 @@ impl Member {
         }
         self.metrics.applied();
         let spread = self.orders.retry_spread();
-        self.parts.links.gate.set(self.orders.fence(), spread);
+        self.links.gate.set(self.orders.fence(), spread);
         let (total, until) = self.orders.shed();
-        self.parts
-            .links
+        self.links
             .leave
             .send_replace(leave::Wanted { total, until });
         self.share();
@@ -210,23 +194,23 @@ impl Member {
     /// Hands on the parts of limits; delivery says when it uses them.
     fn share(&self) {
         let rates = Arc::new(self.orders.rates());
-        self.parts.links.rates.send_replace(rates);
+        self.links.rates.send_replace(rates);
         self.apply_for_delivery();
     }
 
     /// Delivery has ended, and what it sent is paid for.
     fn sends_nothing(&self) -> bool {
-        let paid = *self.parts.links.ended.borrow();
+        let paid = *self.links.ended.borrow();
         paid.is_some_and(|paid| paid <= Instant::now())
     }
 
     /// Where nothing is sent, every cap is kept to.
     fn apply_for_delivery(&self) {
-        if self.parts.ingest.is_some() && !self.sends_nothing() {
+        if self.has_ingest && !self.sends_nothing() {
             return;
         }
-        let version = self.parts.links.rates.borrow().version;
-        self.parts.links.applied.send_if_modified(|applied| {
+        let version = self.links.rates.borrow().version;
+        self.links.applied.send_if_modified(|applied| {
             let is_new = *applied != version;
             *applied = version;
             is_new
@@ -235,7 +219,7 @@ impl Member {
 
     /// What changes by itself.
     fn look(&mut self) {
-        if self.parts.config.has_changed().unwrap_or(false) {
+        if self.config.has_changed().unwrap_or(false) {
             self.follow_config();
         }
         // Delivery ends before the last clients have gone.
@@ -243,12 +227,12 @@ impl Member {
         self.give_up_last_word();
         let steering = self.orders.steering(Instant::now());
         self.metrics.set_steering(steering);
-        self.metrics.set_shed(self.parts.relay.shed_total());
+        self.metrics.set_shed(self.relay.shed_total());
     }
 
     /// Nobody hears it, or it would be long in coming: what was sent is not paid for yet.
     fn give_up_last_word(&mut self) {
-        let has_ended = self.parts.links.ended.borrow().is_some();
+        let has_ended = self.links.ended.borrow().is_some();
         if has_ended && (self.attended != Some(true) || !self.sends_nothing()) {
             self.last_word = None;
         }
@@ -265,14 +249,8 @@ impl Member {
     }
 
     fn follow_config(&mut self) {
-        let config = Arc::clone(&self.parts.config.borrow_and_update());
-        let ingest = config.ingest.as_ref();
-        self.applications = ingest
-            .iter()
-            .flat_map(|ingest| &ingest.applications)
-            .map(|application| application.name.as_str().into())
-            .collect();
-        if self.orders.set_data_planes_max(config.data_planes_max) {
+        let data_planes_max = self.config.borrow_and_update().data_planes_max;
+        if self.orders.set_data_planes_max(data_planes_max) {
             self.share();
         }
     }
@@ -299,52 +277,20 @@ impl Member {
         // Before anything is collected: times in the answer count from here.
         let at = Instant::now();
         let applied = *self.applied.borrow_and_update();
-        self.sequence += 1;
-        let relay = &self.parts.relay;
-        let collected = match &self.parts.ingest {
-            Some(side) => self.collector.ingest(side, &self.applications).await,
-            None => Collected::default(),
-        };
-        let is_draining =
-            !self.parts.drain.is_serving() || self.orders.steering(at) == Steering::Drain;
-        let report = Report {
-            sequence: self.sequence,
+        let told = Told {
             applied,
-            phase: if is_draining {
-                Phase::Draining
-            } else {
-                Phase::Serving
-            },
-            connections_max: Some(relay.connections_max() as u64),
-            relay: report::relay(relay),
-            load: report::load(&self.parts.pressure),
-            caps: collected.caps,
-            upstreams: collected.upstreams,
-            queue: collected.queue,
-            applications: collected.applications,
-            ends_in: self.ends_in(),
+            drains: self.orders.steering(at) == Steering::Drain,
             sends_nothing: self.sends_nothing(),
-            ..self.identity.clone()
         };
+        let report = self.reporter.next(told).await;
         if self.sent.len() >= REPORTS_REMEMBERED {
             self.sent.pop_front();
         }
-        self.sent.push_back((self.sequence, at));
+        self.sent.push_back((report.sequence, at));
         let is_last_word = report.sends_nothing;
         place.send(report.into());
         if is_last_word {
             self.said_last_word();
-        }
-    }
-
-    /// By then at the latest, whatever the manager says.
-    fn ends_in(&self) -> Option<Duration> {
-        match self.parts.drain.phase() {
-            drain::Phase::Serving => None,
-            drain::Phase::Draining { until, .. } => {
-                Some(until.saturating_duration_since(tokio::time::Instant::now()))
-            }
-            drain::Phase::Closing => Some(Duration::ZERO),
         }
     }
 

@@ -25,12 +25,12 @@ use self::filter::Query;
 use super::accept::EntryIds;
 use super::deliver::DeliverHandle;
 use super::metrics::Metrics;
+use crate::admin::guard::{self, Hosts};
 use crate::admin::{Answer, Routes};
 use crate::store::queue::{EntryId, Queue, QueueError};
 
 mod actions;
 mod filter;
-mod guard;
 mod json;
 pub mod time;
 
@@ -94,7 +94,7 @@ impl Routes for Requests {
 
 impl Requests {
     async fn handle(&self, path: &str, head: &request::Parts) -> Result<Answer, Refusal> {
-        guard::check(head)?;
+        guard::check(head, Hosts::Local).map_err(|(status, problem)| Refusal(status, problem))?;
         let asked = route(path, &head.method)?;
         let query = Query::parse(head.uri.query().unwrap_or_default())
             .map_err(|problem| Refusal(StatusCode::BAD_REQUEST, problem))?;

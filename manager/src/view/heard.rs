@@ -8,8 +8,10 @@ use sluice_proto::fleet::{Application, CapKey, Report};
 
 /// Reports closer together than this say nothing about rates.
 const RATE_SPAN_MIN: Duration = Duration::from_millis(200);
-/// Rates are smoothed over about so long.
+/// Rates that are decided by are smoothed over about so long.
 const RATE_SMOOTHING: Duration = Duration::from_secs(3);
+/// Those that are only shown: people want to see what happens.
+const SHOWN_SMOOTHING: Duration = Duration::from_millis(1_500);
 
 /// What a pod said.
 #[derive(Debug, Clone)]
@@ -134,11 +136,14 @@ impl Heard {
         }
         let span = now.saturating_duration_since(self.base_at);
         if span >= RATE_SPAN_MIN {
-            let part = (span.as_secs_f64() / RATE_SMOOTHING.as_secs_f64()).min(1.0);
+            let seconds = span.as_secs_f64();
+            let part = |smoothing: Duration| (seconds / smoothing.as_secs_f64()).min(1.0);
+            let shown = part(SHOWN_SMOOTHING);
+            self.rates.show(&self.base, &report, seconds, shown);
             self.rates
-                .follow(&self.base, &report, span.as_secs_f64(), part);
+                .follow(&self.base, &report, seconds, part(RATE_SMOOTHING));
             for served in self.applications.values_mut() {
-                served.follow(span.as_secs_f64(), part);
+                served.follow(seconds, shown);
             }
             self.base = report.clone();
             self.base_at = now;
@@ -158,7 +163,7 @@ impl Heard {
 }
 
 impl Rates {
-    fn follow(&mut self, before: &Report, now: &Report, seconds: f64, part: f64) {
+    fn show(&mut self, before: &Report, now: &Report, seconds: f64, part: f64) {
         let smooth = |rate: &mut f64, grown: f64| *rate += (grown / seconds - *rate) * part;
         let grown = |before: u64, now: u64| now.saturating_sub(before) as f64;
         let (old, new) = (&before.queue, &now.queue);
@@ -180,6 +185,11 @@ impl Rates {
             &mut self.messages_out,
             grown(old.messages_out_total, new.messages_out_total),
         );
+    }
+
+    fn follow(&mut self, before: &Report, now: &Report, seconds: f64, part: f64) {
+        let smooth = |rate: &mut f64, grown: f64| *rate += (grown / seconds - *rate) * part;
+        let grown = |before: u64, now: u64| now.saturating_sub(before) as f64;
         let cpu = now.load.cpu_seconds_total - before.load.cpu_seconds_total;
         smooth(&mut self.cpu_cores, cpu.max(0.0));
         let totals: BTreeMap<&CapKey, u64> = before

@@ -20,6 +20,7 @@ const BOOT_AFTER: Duration = Duration::from_secs(20);
 
 pub(crate) fn policy(caps: &[(CapKey, f64)]) -> Policy {
     Policy {
+        applications: std::collections::BTreeSet::new(),
         caps: caps.iter().cloned().collect(),
         scaling: Scaling {
             max: 8,

@@ -23,6 +23,7 @@ pub fn policy(valid: &Validated, gateway: &DynamicObject) -> Policy {
     let is_asked = asked.is_some_and(|asked| asked == REQUESTED);
     Policy {
         caps: Policy::caps_of(&valid.config),
+        applications: Policy::applications_of(&valid.config),
         scaling: scaling(valid),
         rebalance: match rebalance.mode {
             _ if is_asked => Rebalance::Move,

@@ -99,6 +99,7 @@ async fn who_comes_to_lead_looks_at_all_gateways() {
 
 fn wishes() -> Policy {
     Policy {
+        applications: std::collections::BTreeSet::new(),
         caps: BTreeMap::new(),
         scaling: sluice_manager::Scaling {
             min: 0,

@@ -66,16 +66,20 @@ fn report() -> Report {
         },
         ends_in: Some(Duration::from_secs(9)),
         sends_nothing: true,
-        applications: vec![Application {
-            name: "web".into(),
-            arrived_total: 10,
-            delivered_total: 8,
-            failed_total: 1,
-            waiting: 1,
-            parked: 1,
-            oldest: Duration::from_secs(2),
-            held: "Cap".into(),
-        }],
+        applications: vec![application()],
+    }
+}
+
+fn application() -> Application {
+    Application {
+        name: "web".into(),
+        arrived_total: 10,
+        delivered_total: 8,
+        failed_total: 1,
+        waiting: 1,
+        parked: 1,
+        oldest: Duration::from_secs(2),
+        held: "Cap".into(),
     }
 }
 

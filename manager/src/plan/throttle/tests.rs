@@ -15,6 +15,7 @@ fn start() -> Instant {
 
 fn policy() -> Policy {
     Policy {
+        applications: std::collections::BTreeSet::new(),
         caps: [(CapKey::Gateway, CAP)].into(),
         scaling: Scaling {
             max: 2,

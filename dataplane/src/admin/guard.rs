@@ -1,6 +1,6 @@
-//! Keeps pages in an operator's browser away from requests and what can be done with them.
+//! Keeps pages in an operator's browser away from what the admin port shows, and from what can be done there.
 //!
-//! The admin port has no login: whoever reaches it may use it. A browser reaches it too, on behalf of any page it
+//! Without a password whoever reaches the admin port may use it. A browser reaches it too, on behalf of any page it
 //! shows. Such a page cannot set the content type of JSON without being asked for permission, which is never given; and
 //! a page whose name was pointed here afterwards still sends that name as the host.
 
@@ -9,20 +9,28 @@ use std::net::IpAddr;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use http::{Method, StatusCode, request};
 
-use super::Refusal;
-
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Endings of names that only a cluster or a machine gives: nobody on the internet can own one.
 const LOCAL_ENDINGS: [&str; 4] = [".localhost", ".svc", ".cluster.local", ".internal"];
 
-pub(super) fn check(head: &request::Parts) -> Result<(), Refusal> {
-    let refuse = |problem: &str| Err(Refusal(StatusCode::FORBIDDEN, problem.to_owned()));
+/// Which names of the host are good ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hosts {
+    /// Those that nobody on the internet can point here.
+    Local,
+    /// All: browsers send what they log in with to the name that it was given for, and to no other.
+    Any,
+}
+
+/// What is wrong with a request, as a status and in words.
+pub fn check(head: &request::Parts, hosts: Hosts) -> Result<(), (StatusCode, String)> {
+    let refuse = |problem: &str| Err((StatusCode::FORBIDDEN, problem.to_owned()));
     let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
     let Some(host) = text(&HOST) else {
         return refuse("a request needs a host");
     };
-    if !is_local(host) {
+    if hosts == Hosts::Local && !is_local(host) {
         return refuse("the host must be an address, localhost or a name of the cluster");
     }
     let is_same_site = text(&FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));
@@ -36,11 +44,11 @@ pub(super) fn check(head: &request::Parts) -> Result<(), Refusal> {
     if !is_same_site || !is_same_origin {
         return refuse("requests of pages from elsewhere are not answered");
     }
-    if head.method == Method::POST {
+    if !matches!(head.method, Method::GET | Method::HEAD) {
         let kind = text(&CONTENT_TYPE).and_then(|kind| kind.split(';').next());
         if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
-            let problem = "a POST needs the content type application/json".to_owned();
-            return Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
+            let problem = format!("a {} needs the content type application/json", head.method);
+            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
         }
     }
     Ok(())
