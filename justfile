@@ -10,7 +10,7 @@ export RUST_LIB_BACKTRACE := "0"
 # The cluster's tests that are left out here take longer than all others together; `just cluster-tests` runs them too.
 #
 # What CI runs, in its order
-ci: fmt clippy deny test (cluster-tests "cluster_autoscale" "cluster_chart_rendered" "cluster_endpoints" "cluster_faults" "cluster_fleet" "cluster_gateway" "cluster_leaves_nothing" "cluster_operator" "cluster_rollout" "cluster_start" "cluster_verdicts" "cluster_workloads")
+ci: fmt page clippy deny test (cluster-tests "cluster_autoscale" "cluster_chart_rendered" "cluster_endpoints" "cluster_faults" "cluster_fleet" "cluster_gateway" "cluster_leaves_nothing" "cluster_operator" "cluster_rollout" "cluster_start" "cluster_verdicts" "cluster_workloads")
 
 # Formatting is as rustfmt makes it
 fmt:
@@ -20,6 +20,10 @@ fmt:
 clippy:
     cargo clippy --locked --workspace --all-targets -- -D warnings
     cargo clippy --locked --workspace --test 'cluster_*' -- -D warnings
+
+# The monitor's page, into target/page; Rust builds after it have it in their programs, those without it say so
+page:
+    page/build.sh
 
 # Each crate builds alone, with the features it asks for itself; compiles the dependencies once for each crate
 check:
@@ -51,7 +55,7 @@ cluster *ARGS:
     exec "$program" cluster {{ARGS}}
 
 # The images as OCI archives in target/images: with --release those to use, else those of the tests
-images *ARGS:
+images *ARGS: page
     images/build.sh {{ARGS}}
 
 # The tests in e2e/tests that need a Kubernetes and match one of NAMES, on one that is made for them and removed after them

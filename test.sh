@@ -27,6 +27,8 @@ system_packages() {
   command -v node >/dev/null || missing+=(nodejs)
   command -v npm >/dev/null || missing+=(npm)
   command -v go >/dev/null || missing+=(golang-go)
+  # Of the page's tests.
+  command -v chromium >/dev/null || missing+=(chromium)
   command -v redis-server >/dev/null || missing+=(redis-server)
   # Of the images: what builds them, and the C library of static programs.
   command -v buildah >/dev/null || missing+=(buildah)

@@ -20,6 +20,7 @@ pub mod manager;
 pub mod manifest;
 pub mod metrics_table;
 pub mod operator;
+pub mod page;
 pub mod ports;
 pub mod prepare;
 pub mod readme;
