@@ -37,6 +37,8 @@ pub struct PlanSummary {
     pub caps: BTreeMap<CapKey, (f64, f64)>,
     /// What is under way, in words, for people: `moving 240 clients off front-1`.
     pub activity: Option<Arc<str>>,
+    /// What no plan may be and this one is: a defect of the manager.
+    pub wrong: Option<Arc<str>>,
 }
 
 /// What the plan is for a pod.

@@ -165,17 +165,29 @@ impl Planner {
             let before = believed_before.get(&key).copied().unwrap_or_default();
             (key, (before, after))
         });
-        let tick = Tick {
+        let mut tick = Tick {
             directives,
             summary: Arc::clone(&self.summary),
             believed: believed.collect(),
         };
-        if cfg!(debug_assertions)
-            && let Err(wrong) = check::check(self, &tick, &before)
-        {
+        if let Err(wrong) = check::check(self, &tick, &before) {
             debug_assert!(false, "{wrong}");
+            self.say_wrong(wrong, &before, &mut tick);
         }
         tick
+    }
+
+    /// A plan that breaks an invariant is carried out all the same, for there is no other, and is seen in every dump of it.
+    fn say_wrong(&mut self, wrong: String, before: &PlanSummary, tick: &mut Tick) {
+        if before.wrong.as_deref() != Some(wrong.as_str()) {
+            tracing::error!(wrong, "the plan breaks an invariant; please report it");
+        }
+        let summary = PlanSummary {
+            wrong: Some(wrong.into()),
+            ..PlanSummary::clone(&tick.summary)
+        };
+        self.summary = Arc::new(summary);
+        tick.summary = Arc::clone(&self.summary);
     }
 
     fn believed(&self, now: Instant) -> BTreeMap<CapKey, f64> {
@@ -300,6 +312,7 @@ impl Planner {
                 .unwrap_or_default(),
             caps: caps.collect(),
             activity: moved.activity.clone(),
+            wrong: None,
         }
     }
 }

@@ -13,6 +13,9 @@ mod heard;
 
 pub(crate) use self::heard::{Counts, Heard, Rates};
 
+/// Cores that a pod may say it requests: more or less is a mistake, and would be all of the fleet, or nothing.
+const WEIGHT_MIN: f64 = 0.001;
+const WEIGHT_MAX: f64 = 1_024.0;
 /// CPU is not counted while a pod warms up.
 const WARM_UP: Duration = Duration::from_secs(30);
 
@@ -217,7 +220,7 @@ impl PodView {
             .as_ref()
             .and_then(cores)
             .filter(|cores| *cores > 0.0)
-            .unwrap_or(1.0)
+            .map_or(1.0, |cores| cores.clamp(WEIGHT_MIN, WEIGHT_MAX))
     }
 
     /// Cores in use, once warm.

@@ -34,6 +34,7 @@ pub fn shown(plan: &PlanSummary) -> Value {
         "term": plan.version.term,
         "generation": plan.version.generation,
         "learning": plan.learning,
+        "wrong": plan.wrong,
         "activity": plan.activity,
         "connections": plan.connections,
         "arrivedPerMinute": plan.arrived_per_minute,

@@ -1,4 +1,5 @@
-//! What must be true of any plan. Runs after each tick in tests and debug builds; says what is wrong in words.
+//! What must be true of any plan. Runs after each tick; says what is wrong in words: builds for tests end by it, others
+//! show it in the plan, in a metric and in the log.
 
 use sluice_proto::fleet::Steering;
 

@@ -69,11 +69,12 @@ impl Moves {
         now: Instant,
     ) -> Moved {
         self.shed_to.retain(|pod, _| view.pods.contains_key(pod));
-        // What pods close without an order is of the same budget.
-        let unasked = self.follow(view);
         let total = view.connections(now);
-        let wanted = self.wanted(view, policy, steering, now);
         let per_second = rate(view, policy, steering, total, now);
+        let ahead_max = per_second * AHEAD.as_secs_f64();
+        // What pods close without an order is of the same budget.
+        let unasked = self.follow(view, ahead_max.ceil() as u64);
+        let wanted = self.wanted(view, policy, steering, now);
         let span = self
             .last
             .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
@@ -89,11 +90,10 @@ impl Moves {
             };
         }
         self.watch(total, per_second);
-        let debt_max = per_second * AHEAD.as_secs_f64();
         let mut left = self.change + per_second * span.min(SPAN_MAX).as_secs_f64();
-        left = (left - unasked as f64).max(-debt_max);
+        left = (left - unasked as f64).max(-ahead_max);
         let orders = view.pods.iter().map(|(name, pod)| self.ordered(name, pod));
-        let ahead = per_second * AHEAD.as_secs_f64() - orders.sum::<u64>() as f64;
+        let ahead = ahead_max - orders.sum::<u64>() as f64;
         left = left.min(ahead.max(0.0));
         if self.paused {
             left = left.min(0.0);
@@ -112,8 +112,9 @@ impl Moves {
         }
     }
 
-    /// Takes over what pods have done; returns how many clients they closed beyond what they were told.
-    fn follow(&mut self, view: &View) -> u64 {
+    /// Takes over what pods have done; returns how many clients they closed beyond what they were told. `ahead_max`: no pod has more to do
+    /// than was ordered at most, or than it has clients. One that seems to has said of itself what was not true, and would close all its clients for it.
+    fn follow(&mut self, view: &View, ahead_max: u64) -> u64 {
         let mut unasked = 0;
         for (name, pod) in &view.pods {
             let heard = pod.heard.as_ref();
@@ -121,7 +122,8 @@ impl Moves {
             match self.shed_to.get_mut(name) {
                 Some(known) => {
                     unasked += shed.saturating_sub(*known);
-                    *known = shed.max(*known);
+                    let more = ahead_max.min(pod.connections());
+                    *known = shed.max(*known).min(shed.saturating_add(more));
                 }
                 None => drop(self.shed_to.insert(name.clone(), shed)),
             }

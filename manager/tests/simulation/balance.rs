@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_manager::{PodState, Rebalance};
+use sluice_manager::{PodState, Rebalance, Scaling, ScalingMode};
 
 use crate::fleet::{World, policy};
 
@@ -222,4 +222,41 @@ fn a_pod_that_ends_without_a_manager_is_empty_in_time() {
     assert!(!world.pods.contains_key(&name));
     let worst = worst_rate(&world);
     assert!(worst <= 40.0, "{worst} per second");
+}
+
+/// What a pod says of itself decides about it, and must not decide about the others.
+#[test]
+fn lies_break_no_plan_and_are_over_when_they_end() {
+    for seed in 0..30 {
+        let mut world = World::new(policy(&[]), 5, seed);
+        world.policy.rebalance = Rebalance::Move;
+        world.policy.scaling = Scaling {
+            mode: ScalingMode::Managed,
+            min: 2,
+            max: 8,
+            ..Scaling::default()
+        };
+        world.tell_policy();
+        world.replicas = Some(5);
+        for pod in world.pods.values_mut() {
+            pod.connections = 2_000;
+        }
+        world.run(Duration::from_secs(20));
+        let liars: Vec<_> = world.pods.keys().take(2).cloned().collect();
+        for name in &liars {
+            let pod = world.pods.get_mut(name).unwrap();
+            (pod.lies, pod.stale) = (true, true);
+        }
+        // Plans are checked each second.
+        world.run(Duration::from_secs(120));
+        for name in &liars {
+            let pod = world.pods.get_mut(name).unwrap();
+            (pod.lies, pod.stale) = (false, false);
+        }
+        assert_eq!(world.total() + world.away(), 10_000, "seed {seed}");
+        world.run(Duration::from_secs(300));
+        let imbalance = world.imbalance();
+        // Nobody is moved for less.
+        assert!(imbalance <= 1.2, "seed {seed}: {imbalance:.3}");
+    }
 }

@@ -92,7 +92,7 @@ fn no_minute_is_above_a_cap_through_churn() {
 }
 
 fn disturb(world: &mut World) {
-    let event = world.random.u32(0..13);
+    let event = world.random.u32(0..15);
     let Some(name) = world.any() else {
         world.add();
         return;
@@ -114,6 +114,8 @@ fn disturb(world: &mut World) {
         7 => flip(world, &name, |pod| &mut pod.cut_off),
         8 => flip(world, &name, |pod| &mut pod.deaf),
         9 => rejoin(world),
+        11 => flip(world, &name, |pod| &mut pod.lies),
+        12 => flip(world, &name, |pod| &mut pod.stale),
         10 if pods > 1 => world.pods.get_mut(&name).unwrap().sends_nothing = true,
         _ => {
             let keys: Vec<CapKey> = world.policy.caps.keys().cloned().collect();

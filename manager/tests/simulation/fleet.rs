@@ -9,6 +9,7 @@ use sluice_manager::{
     TICK,
 };
 use sluice_proto::fleet::{Cap, CapKey, Directive, Load, Report, Steering, Version};
+use sluice_proto::fleet_wire as wire;
 
 pub(crate) const STEP: Duration = Duration::from_millis(250);
 /// Between fences and what carries new connections.
@@ -70,6 +71,10 @@ pub(crate) struct Pod {
     pub(crate) cut_off: bool,
     /// It reports, and hears nothing.
     pub(crate) deaf: bool,
+    /// What it says of its load is not true; what it has carried out is.
+    pub(crate) lies: bool,
+    /// It says again what it said some reports ago, beside what it says now.
+    pub(crate) stale: bool,
     /// Each cap under which something waits here.
     pub(crate) waits: BTreeMap<CapKey, bool>,
     pub(crate) cpu_per_client: f64,
@@ -250,8 +255,16 @@ impl World {
             if pod.cut_off {
                 continue;
             }
-            let report = pod.report(name, self.now);
+            let mut report = pod.report(name, self.now);
+            if pod.lies {
+                lie(&mut report, &mut self.random);
+            }
             let delay = Duration::from_millis(self.random.u64(1..400));
+            if pod.stale {
+                let late = self.random.u64(2..5);
+                let at = self.now + Duration::from_secs(late) + delay;
+                self.up.push_back((at, report.clone()));
+            }
             self.up.push_back((self.now + delay, report));
         }
     }
@@ -389,6 +402,11 @@ impl World {
         self.pods.values().map(|pod| pod.connections).sum()
     }
 
+    /// Clients that come back in a moment.
+    pub(crate) fn away(&self) -> u64 {
+        self.returning.iter().map(|(_, clients)| clients).sum()
+    }
+
     pub(crate) fn imbalance(&self) -> f64 {
         let most = self
             .pods
@@ -410,6 +428,36 @@ impl World {
     }
 }
 
+/// Anything that the wire lets through.
+fn lie(report: &mut Report, random: &mut fastrand::Rng) {
+    let mut count = || match random.u32(0..4) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => random.u64(..),
+        _ => random.u64(0..10_000),
+    };
+    report.relay.connections = count();
+    report.relay.opened_total = count();
+    report.relay.shed_total = count();
+    report.connections_max = Some(count());
+    report.load.memory_bytes = count();
+    report.queue.waiting = count();
+    report.queue.arrived_total = count();
+    report.queue.oldest = Duration::from_millis(count());
+    report.queue.dispatch_lag = Duration::from_millis(count());
+    for cap in &mut report.caps {
+        cap.waiting = count();
+        cap.sent_total = count();
+        cap.arrived_total = count();
+    }
+    let mut number = || [0.0, 1e-300, 1e300, f64::MAX, random.f64() * 1e6][random.usize(0..5)];
+    report.load.cpu_seconds_total = number();
+    report.cpu_request_cores = Some(number());
+    // What comes out at the other end is bounded.
+    let said = Report::try_from(wire::Report::from(report.clone()));
+    *report = said.expect("numbers of any size can be read");
+}
+
 impl Pod {
     fn new(now: Instant, instance: u64) -> Self {
         Self {
@@ -425,6 +473,8 @@ impl Pod {
             current: true,
             cut_off: false,
             deaf: false,
+            lies: false,
+            stale: false,
             waits: BTreeMap::new(),
             cpu_per_client: 0.0,
             beliefs: BTreeMap::new(),

@@ -18,6 +18,11 @@ pub const APPLICATIONS_MAX: usize = 10_000;
 /// Upstreams in one message.
 pub const UPSTREAMS_MAX: usize = 4_096;
 
+/// Counts above this are taken for this: those of 2,000 data planes can be added up. More is no truth, and must harm nobody else.
+const COUNT_MAX: u64 = 1 << 53;
+/// So are other numbers.
+const NUMBER_MAX: f64 = 1e15;
+
 /// What makes a message unreadable. Everything else is read as far as this release understands it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -64,7 +69,7 @@ impl TryFrom<wire::Report> for Report {
             },
             phase,
             cpu_request_cores: said(number("cpu_request_cores", report.cpu_request_cores)?),
-            connections_max: (report.connections_max > 0).then_some(report.connections_max),
+            connections_max: (report.connections_max > 0).then(|| count(report.connections_max)),
             relay: report.relay.map(Relay::from).unwrap_or_default(),
             load: report
                 .load
@@ -115,12 +120,12 @@ impl From<Report> for wire::Report {
 impl From<wire::Relay> for Relay {
     fn from(relay: wire::Relay) -> Self {
         Self {
-            connections: relay.connections,
-            opened_total: relay.opened_total,
-            refused_total: relay.refused_total,
-            shed_total: relay.shed_total,
-            messages_in_total: relay.messages_in_total,
-            messages_out_total: relay.messages_out_total,
+            connections: count(relay.connections),
+            opened_total: count(relay.opened_total),
+            refused_total: count(relay.refused_total),
+            shed_total: count(relay.shed_total),
+            messages_in_total: count(relay.messages_in_total),
+            messages_out_total: count(relay.messages_out_total),
         }
     }
 }
@@ -144,8 +149,8 @@ impl TryFrom<wire::Load> for Load {
     fn try_from(load: wire::Load) -> Result<Self, Malformed> {
         Ok(Self {
             cpu_seconds_total: number("load.cpu_seconds_total", load.cpu_seconds_total)?,
-            memory_bytes: load.memory_bytes,
-            memory_limit_bytes: load.memory_limit_bytes,
+            memory_bytes: count(load.memory_bytes),
+            memory_limit_bytes: count(load.memory_limit_bytes),
             loop_delay: Duration::from_millis(load.loop_delay_ms.into()),
             overload_level: load.overload_level,
         })
@@ -171,12 +176,12 @@ fn cap_of(cap: wire::Cap) -> Result<Option<Cap>, Malformed> {
     };
     Ok(Some(Cap {
         key,
-        arrived_total: cap.arrived_total,
-        sent_total: cap.sent_total,
-        waiting: cap.waiting,
-        oldest: Duration::from_millis(cap.oldest_ms),
+        arrived_total: count(cap.arrived_total),
+        sent_total: count(cap.sent_total),
+        waiting: count(cap.waiting),
+        oldest: time(cap.oldest_ms),
         allowed_per_minute: number("caps.allowed_per_minute", cap.allowed_per_minute)?,
-        lease_left: Duration::from_millis(cap.lease_left_ms),
+        lease_left: time(cap.lease_left_ms),
         safe_per_minute: cap
             .safe_per_minute
             .map(|safe| number("caps.safe_per_minute", safe))
@@ -205,12 +210,12 @@ impl TryFrom<wire::Application> for Application {
     fn try_from(application: wire::Application) -> Result<Self, Malformed> {
         Ok(Self {
             name: named("applications.name", application.name)?,
-            arrived_total: application.arrived_total,
-            delivered_total: application.delivered_total,
-            failed_total: application.failed_total,
-            waiting: application.waiting,
-            parked: application.parked,
-            oldest: Duration::from_millis(application.oldest_ms),
+            arrived_total: count(application.arrived_total),
+            delivered_total: count(application.delivered_total),
+            failed_total: count(application.failed_total),
+            waiting: count(application.waiting),
+            parked: count(application.parked),
+            oldest: time(application.oldest_ms),
             held: text("applications.held", application.held)?,
         })
     }
@@ -237,9 +242,9 @@ impl TryFrom<wire::Upstream> for Upstream {
     fn try_from(upstream: wire::Upstream) -> Result<Self, Malformed> {
         Ok(Self {
             name: named("upstreams.name", upstream.name)?,
-            succeeded_total: upstream.succeeded_total,
-            failed_total: upstream.failed_total,
-            in_flight: upstream.in_flight,
+            succeeded_total: count(upstream.succeeded_total),
+            failed_total: count(upstream.failed_total),
+            in_flight: count(upstream.in_flight),
             in_flight_limit: number("upstreams.in_flight_limit", upstream.in_flight_limit)?,
             pace_per_second: said(number(
                 "upstreams.pace_per_second",
@@ -269,14 +274,14 @@ impl From<Upstream> for wire::Upstream {
 impl From<wire::Queue> for Queue {
     fn from(queue: wire::Queue) -> Self {
         Self {
-            waiting: queue.waiting,
-            bytes: queue.bytes,
-            parked: queue.parked,
-            oldest: Duration::from_millis(queue.oldest_ms),
-            arrived_total: queue.arrived_total,
-            delivered_total: queue.delivered_total,
-            failed_total: queue.failed_total,
-            dispatch_lag: Duration::from_millis(queue.dispatch_lag_ms),
+            waiting: count(queue.waiting),
+            bytes: count(queue.bytes),
+            parked: count(queue.parked),
+            oldest: time(queue.oldest_ms),
+            arrived_total: count(queue.arrived_total),
+            delivered_total: count(queue.delivered_total),
+            failed_total: count(queue.failed_total),
+            dispatch_lag: time(queue.dispatch_lag_ms),
         }
     }
 }
@@ -428,9 +433,17 @@ fn bounded(field: &'static str, entries: usize, max: usize) -> Result<(), Malfor
     Ok(())
 }
 
+fn count(value: u64) -> u64 {
+    value.min(COUNT_MAX)
+}
+
+fn time(ms: u64) -> Duration {
+    Duration::from_millis(count(ms))
+}
+
 fn number(field: &'static str, value: f64) -> Result<f64, Malformed> {
     if value.is_finite() && value >= 0.0 {
-        Ok(value)
+        Ok(value.min(NUMBER_MAX))
     } else {
         Err(Malformed::NoNumber { field })
     }

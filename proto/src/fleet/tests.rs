@@ -149,6 +149,18 @@ fn a_release_before_or_after_is_understood() {
 }
 
 #[test]
+fn more_than_can_be_true_is_taken_for_less() {
+    let mut said = wire::Report::from(report());
+    said.queue.as_mut().unwrap().oldest_ms = u64::MAX;
+    said.relay.as_mut().unwrap().connections = u64::MAX;
+    said.load.as_mut().unwrap().cpu_seconds_total = f64::MAX;
+    let read = Report::try_from(said).unwrap();
+    assert_eq!(read.relay.connections, 1 << 53);
+    assert_eq!(read.queue.oldest, Duration::from_millis(1 << 53));
+    assert_eq!(read.load.cpu_seconds_total, 1e15);
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let wrong = |change: fn(&mut wire::Report)| {
         let mut report = wire::Report::from(report());

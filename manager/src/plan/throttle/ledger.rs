@@ -124,7 +124,8 @@ impl Ledger {
                         per_minute: said.allowed_per_minute,
                         safe,
                     },
-                    until: now + said.lease_left,
+                    // No manager gives a longer one.
+                    until: now + said.lease_left.min(LEASE),
                 }));
                 // The safe rate is what it falls back to, not what it uses.
                 held.rest = if held.told.is_empty() { safe } else { 0.0 };
