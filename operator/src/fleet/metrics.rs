@@ -31,7 +31,7 @@ struct Figure {
     of: fn(&PlanSummary) -> Option<f64>,
 }
 
-const FIGURES: [Figure; 9] = [
+const FIGURES: [Figure; 10] = [
     Figure {
         name: "sluice_manager_connections",
         help: "Clients that are connected, of pods that report",
@@ -51,6 +51,11 @@ const FIGURES: [Figure; 9] = [
         name: "sluice_manager_learning",
         help: "1: the manager is new, and neither moves nor scales yet",
         of: |plan| Some(f64::from(u8::from(plan.learning))),
+    },
+    Figure {
+        name: "sluice_manager_plan_wrong",
+        help: "1: the plan breaks an invariant, which is a defect of the manager",
+        of: |plan| Some(f64::from(u8::from(plan.wrong.is_some()))),
     },
     Figure {
         name: "sluice_manager_requests_waiting",

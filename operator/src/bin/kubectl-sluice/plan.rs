@@ -10,6 +10,7 @@ pub(crate) struct Fleet {
     pub(crate) term: u64,
     pub(crate) generation: u64,
     pub(crate) learning: bool,
+    pub(crate) wrong: Option<String>,
     pub(crate) activity: Option<String>,
     pub(crate) connections: u64,
     pub(crate) arrived_per_minute: f64,

@@ -65,6 +65,12 @@ pub(crate) fn plan(fleet: &Fleet) -> String {
             "The manager is new and learns what the pods hold; nothing is moved or scaled yet.\n",
         );
     }
+    if let Some(wrong) = &fleet.wrong {
+        let _ = writeln!(
+            text,
+            "This plan is wrong, which is a defect of the manager: {wrong}"
+        );
+    }
     if let Some(activity) = &fleet.activity {
         let _ = writeln!(text, "Under way: {activity}");
     }
@@ -153,7 +159,7 @@ mod tests {
 
     fn fleet() -> Fleet {
         let said = json!({
-            "gateway": "shop/demo", "term": 7, "generation": 42, "learning": false,
+            "gateway": "shop/demo", "term": 7, "generation": 42, "learning": false, "wrong": "too many",
             "activity": "moving 240 clients off demo-a", "connections": 1200,
             "arrivedPerMinute": 600.4, "deliveredPerMinute": 590.0, "failedPerMinute": 0.0,
             "waiting": 31, "oldestSeconds": 2.25,
@@ -173,6 +179,7 @@ mod tests {
     fn a_plan_says_what_and_why() {
         let wanted = "\
 shop/demo: plan 42 of term 7, 1200 connections, 600 in, 590 out, 0 failed per minute, 31 waiting, delay 2.2s
+This plan is wrong, which is a defect of the manager: too many
 Under way: moving 240 clients off demo-a
 Pods wanted: 3 (Connections asks for 5), held back: Maximum
 
