@@ -1,6 +1,8 @@
 //! A measurement: what the monitor costs with 100 pods and 1,000 applications, all of them busy.
 //! `cargo test --release --package sluice-manager --test monitor_scale -- --ignored --nocapture`
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panic")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
