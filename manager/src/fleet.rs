@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_proto::fleet::{Directive, Report};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::facts::{Facts, PodName};
 use crate::limits::{MAILBOX, TICK};
@@ -163,6 +163,8 @@ async fn run(
     let mut recorder = Recorder::default();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Between two ticks: a pod turns out to be silent.
+    let mut wake = None;
     loop {
         let mut due = false;
         tokio::select! {
@@ -175,11 +177,13 @@ async fn run(
                 Some(Mail::Left(pod, number)) => {
                     if streams.get(&pod).is_some_and(|stream| stream.number == number) {
                         planner.note_left(&pod, now());
+                        wake = planner.silent_at(now());
                     }
                 }
                 Some(Mail::Look(look)) => look(&recorder.look(&planner, now(), unix_s())),
             },
             _ = ticks.tick() => due = true,
+            () = sleep_until(wake.unwrap_or_else(now).into()), if wake.is_some() => due = true,
             changed = policies.changed() => {
                 if changed.is_err() {
                     return;
@@ -197,6 +201,7 @@ async fn run(
         }
         if due {
             let tick = planner.tick(now());
+            wake = planner.silent_at(now());
             for (pod, directive) in tick.directives {
                 if let Some(stream) = streams.get(&pod) {
                     stream.directives.send_replace(Some(Arc::new(directive)));

@@ -10,7 +10,7 @@ use sluice_proto::fleet::{
 };
 
 use crate::facts::{Facts, PodName};
-use crate::limits::{LEASE, REFRESH, VALID};
+use crate::limits::{LEASE, REFRESH, TICK, VALID};
 use crate::plan::autoscale::{Scaler, Seen};
 use crate::plan::moves::{Moved, Moves};
 use crate::plan::steering::{Steering, steer};
@@ -127,6 +127,14 @@ impl Planner {
     /// A pod's stream ended; it opens another one at once, or it is dead.
     pub fn note_left(&mut self, pod: &PodName, now: Instant) {
         self.view.note_left(pod, now);
+    }
+
+    /// When a pod that reports now is silent, if that is before the next tick and nothing more comes: new clients are not to go to it for
+    /// longer than they have to.
+    pub(crate) fn silent_at(&self, now: Instant) -> Option<Instant> {
+        let reporting = self.view.pods.values().filter(|pod| pod.reports(now));
+        let silent_at = reporting.filter_map(PodView::silent_at).min();
+        silent_at.filter(|at| *at < now + TICK)
     }
 
     pub fn tick(&mut self, now: Instant) -> Tick {

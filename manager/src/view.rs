@@ -151,11 +151,14 @@ impl PodView {
     }
 
     pub(crate) fn reports(&self, now: Instant) -> bool {
-        let left = self
-            .left
-            .is_some_and(|left| now.saturating_duration_since(left) >= GONE_AFTER);
-        let heard = self.heard.as_ref();
-        !left && heard.is_some_and(|heard| now.saturating_duration_since(heard.at) < SILENT_AFTER)
+        self.silent_at().is_some_and(|at| now < at)
+    }
+
+    /// Until then it counts as one that reports, if nothing more is heard of it. `None`: it never was.
+    pub(crate) fn silent_at(&self) -> Option<Instant> {
+        let silent_at = self.heard.as_ref()?.at + SILENT_AFTER;
+        let gone_at = self.left.map(|left| left + GONE_AFTER);
+        Some(gone_at.map_or(silent_at, |gone_at| gone_at.min(silent_at)))
     }
 
     /// It should report and does not. A pod that never has is one of an older release, as long as no other has either:
