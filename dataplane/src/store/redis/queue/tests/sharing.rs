@@ -47,6 +47,48 @@ async fn given_back() -> Promises {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_hands_is_in_nobodys_for_a_moment_only() {
+    kept_in_one_run(async || Ok(changes_hands().await))
+        .await
+        .unwrap();
+}
+
+async fn changes_hands() -> Promises {
+    /// Given back at one look, and taken at another, on a machine that does something else as well.
+    const MOMENT: Duration = Duration::from_millis(500);
+    let server = RedisServer::start(Options::default()).await.unwrap();
+    let seeds = seeds([&server]);
+    let one = pod(&seeds, "g", "one", Durability::Group);
+    holds_all(&one).await;
+    // Neither of them starts with a look of the other.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let two = pod(&seeds, "g", "two", Durability::Group);
+    let delivers = |queue: &RedisQueue, partition: usize| {
+        let held = queue.shared.parts[partition].held.lock();
+        held.as_ref().is_some_and(|held| held.leaving.is_none())
+    };
+    let count = one.held().1;
+    let mut since: Vec<Option<Instant>> = vec![None; count];
+    let mut longest = Duration::ZERO;
+    let began = Instant::now();
+    while two.held().0 < count / 2 || since.iter().any(Option::is_some) {
+        assert!(began.elapsed() < PATIENCE, "{:?}", two.held());
+        for (partition, since) in since.iter_mut().enumerate() {
+            if delivers(&one, partition) || delivers(&two, partition) {
+                let waited = since.take().map(|since| since.elapsed());
+                longest = longest.max(waited.unwrap_or_default());
+            } else {
+                since.get_or_insert_with(Instant::now);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(!longest.is_zero(), "nothing changed hands");
+    let figure = format!("nobody delivered for {longest:?} of {MOMENT:?}");
+    Promises::new().expect(longest < MOMENT, figure)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_holder_changes_nothing() {
     let server = RedisServer::start(Options::default()).await.unwrap();
     let seeds = seeds([&server]);
