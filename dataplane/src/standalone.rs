@@ -12,11 +12,11 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode, request};
+use http::header::AUTHORIZATION;
+use http::{StatusCode, request};
 use http_body_util::{BodyExt, Full};
 use sluice_crds::config::GatewayConfig;
-use sluice_manager::monitor::api::{self, GatewayName, Host, Rights};
+use sluice_manager::monitor::api::{self, Edit, GatewayName, Host, Refusal, Rights, Written};
 use sluice_manager::monitor::{page, settings};
 use sluice_manager::{Fleet, PodFacts, Policy, Rebalance, Scaling};
 use subtle::ConstantTimeEq;
@@ -101,7 +101,7 @@ impl Monitor {
 
     /// What keeps somebody out; `None`: nothing.
     fn refusal(&self, head: &request::Parts) -> Option<Answer> {
-        let refuse = |status, problem: &str| Some(full(api::refused(status, problem)));
+        let refuse = |status, problem: &str| Some(full(Refusal::new(status, problem).into()));
         let hosts = match &self.access {
             Access::Loopback => Hosts::Local,
             Access::Password(_) => Hosts::Any,
@@ -116,10 +116,8 @@ impl Monitor {
         match &self.access {
             Access::Password(password) if !knows(head, password) => {
                 let problem = "the monitor's password is wanted";
-                let mut answer = full(api::refused(StatusCode::UNAUTHORIZED, problem));
-                let challenge = HeaderValue::from_static(CHALLENGE);
-                answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-                Some(answer)
+                let refusal = Refusal::unauthenticated(CHALLENGE, problem);
+                Some(full(refusal.into()))
             }
             Access::Password(_) | Access::Loopback | Access::Closed => None,
         }
@@ -132,7 +130,7 @@ impl Routes for Monitor {
         "/ (the monitor), /api/v1"
     }
 
-    async fn answer(&self, head: &request::Parts, _body: Bytes) -> Option<Answer> {
+    async fn answer(&self, head: &request::Parts, body: Bytes) -> Option<Answer> {
         let path = head.uri.path();
         let is_api = path == api::ROOT || path.starts_with("/api/");
         let page = page::find(path);
@@ -144,46 +142,68 @@ impl Routes for Monitor {
         }
         Some(full(match page {
             Some(page) if !is_api => page.answer(&head.method),
-            _ => api::answer(self, EVERYTHING_BUT_SETTINGS, head).await,
+            _ => api::answer(self, head, &body).await,
         }))
     }
 }
 
 #[async_trait]
 impl Host for Monitor {
-    fn gateways(&self) -> Vec<GatewayName> {
-        vec![self.gateway.clone()]
+    async fn gateways(&self) -> Result<Vec<GatewayName>, Refusal> {
+        Ok(vec![self.gateway.clone()])
+    }
+
+    async fn rights(&self, _: &GatewayName) -> Result<Rights, Refusal> {
+        Ok(EVERYTHING_BUT_SETTINGS)
     }
 
     fn fleet(&self, gateway: &GatewayName) -> Option<Fleet> {
         (*gateway == self.gateway).then(|| self.fleet.clone())
     }
 
-    async fn requests(&self, _: &GatewayName, head: &request::Parts, path: &str) -> api::Answer {
-        let nothing = || api::refused(StatusCode::NOT_FOUND, "this gateway has no queue");
-        let Some(requests) = &self.requests else {
-            return nothing();
-        };
-        let Ok(uri) = path.parse() else {
-            return api::refused(StatusCode::BAD_REQUEST, "this is no path of requests");
-        };
+    async fn requests(
+        &self,
+        _: &GatewayName,
+        head: &request::Parts,
+        path: &str,
+    ) -> Result<api::Answer, Refusal> {
+        let nothing = || Refusal::not_found("this gateway has no queue");
+        let requests = self.requests.as_ref().ok_or_else(nothing)?;
         let mut asked = head.clone();
-        asked.uri = uri;
-        match requests.answer(&asked, Bytes::new()).await {
-            Some(answer) => {
-                let (head, body) = answer.into_parts();
-                let body = body.collect().await.map(|body| body.to_bytes());
-                api::Answer::from_parts(head, body.unwrap_or_default())
-            }
-            None => nothing(),
-        }
+        asked.uri = path.parse().map_err(|_| {
+            let problem = "this is no path of requests";
+            Refusal::new(StatusCode::BAD_REQUEST, problem)
+        })?;
+        let answer = requests.answer(&asked, Bytes::new()).await;
+        let (head, body) = answer.ok_or_else(nothing)?.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes());
+        Ok(api::Answer::from_parts(head, body.unwrap_or_default()))
     }
 
-    async fn settings(&self, _: &GatewayName) -> api::Answer {
+    async fn settings(&self, _: &GatewayName) -> Result<api::Answer, Refusal> {
         let config = Arc::clone(&self.config.borrow());
         let shown = settings::of(&config, settings::Source::Manifests);
-        api::json_answer(StatusCode::OK, &shown)
+        Ok(api::json_answer(StatusCode::OK, &shown))
     }
+
+    async fn written(&self, _: &GatewayName, _: &Written) -> Result<api::Answer, Refusal> {
+        Err(in_files())
+    }
+
+    async fn edit(
+        &self,
+        _: &GatewayName,
+        _: &Written,
+        _: Edit,
+        _: bool,
+    ) -> Result<api::Answer, Refusal> {
+        Err(in_files())
+    }
+}
+
+fn in_files() -> Refusal {
+    let problem = "settings are in the manifests that the process was started with: edit the files";
+    Refusal::not_found(problem)
 }
 
 /// Whether whoever asks has given the password.

@@ -35,6 +35,7 @@ pub const OPERATORS: &str = "sluice-system";
 mod install;
 pub mod numbered;
 pub mod operators;
+pub mod people;
 pub mod traffic;
 
 pub use install::Install;

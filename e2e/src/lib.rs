@@ -19,6 +19,7 @@ pub mod load;
 pub mod manager;
 pub mod manifest;
 pub mod metrics_table;
+pub mod openapi;
 pub mod operator;
 pub mod page;
 pub mod ports;

@@ -126,8 +126,18 @@ impl Page {
 
     /// Nothing that the browser or the page complained about since the last time.
     pub fn no_complaints(&mut self) -> Result<()> {
+        self.complaints_of("nothing")
+    }
+
+    /// The same, but for those with this text, such as a status that was to be expected.
+    pub fn complaints_of(&mut self, expected: &str) -> Result<()> {
         let found = self.tell("complaints", json!({}))?;
-        ensure!(found["complaints"] == json!([]), "{}", found["complaints"]);
+        let all = found["complaints"].as_array().context("complaints")?;
+        let others: Vec<&Value> = all
+            .iter()
+            .filter(|one| !one.as_str().is_some_and(|text| text.contains(expected)))
+            .collect();
+        ensure!(others.is_empty(), "{others:?}");
         Ok(())
     }
 }

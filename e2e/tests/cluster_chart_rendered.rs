@@ -9,9 +9,9 @@ use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_e2e::chart;
-use sluice_e2e::cluster::{Cluster, Namespace};
+use sluice_e2e::cluster::{Cluster, Namespace, Tool};
 use sluice_e2e::sluice::{Scratch, root};
 
 const CASES: [&str; 3] = ["defaults", "namespaced", "everything"];
@@ -87,6 +87,50 @@ async fn the_dashboard_is_one_that_grafana_reads() -> Result<()> {
         count > 10 && places.len() == count,
         "panels lie on each other: {places:?}"
     );
+    Ok(())
+}
+
+/// Alerts, and what the dashboard asks, as rules: each a question that Prometheus understands.
+#[tokio::test]
+async fn prometheus_understands_the_alerts_and_what_the_dashboard_asks() -> Result<()> {
+    let rendered = chart::objects(&render("everything").await?)?;
+    let alerts = rendered
+        .iter()
+        .find(|object| object["kind"] == "PrometheusRule");
+    let mut rules = alerts.context("alerts")?["spec"].clone();
+    let groups = rules["groups"].as_array_mut().context("groups")?;
+    let alerts: usize = groups
+        .iter()
+        .map(|group| group["rules"].as_array().map_or(0, Vec::len))
+        .sum();
+    let dashboard = fs::read_to_string(chart::folder().join("files/dashboard.json"))?;
+    let dashboard: Value = serde_json::from_str(&dashboard)?;
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let asked: Vec<Value> = targets
+        .filter_map(|target| target["expr"].as_str())
+        .enumerate()
+        .map(|(number, asked)| {
+            let asked = asked.replace("$__rate_interval", "1m");
+            json!({ "record": format!("dashboard:{number}"), "expr": asked })
+        })
+        .collect();
+    ensure!(alerts > 5 && asked.len() > 10, "{alerts} {}", asked.len());
+    let count = alerts + asked.len();
+    groups.push(json!({ "name": "dashboard", "rules": asked }));
+    let scratch = Scratch::new()?;
+    let file = scratch.write("rules.yaml", &rules.to_string())?;
+    let mut command = Command::new(Tool::Promtool.build()?);
+    let output = command
+        .args(["check", "rules", "--lint=all", "--lint-fatal"])
+        .arg(file)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let failed = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}{failed}");
+    ensure!(said.contains(&format!("{count} rules found")), "{said}");
     Ok(())
 }
 

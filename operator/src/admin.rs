@@ -1,33 +1,30 @@
 //! The admin port: health, readiness, metrics, and what the managers want. It changes nothing.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::fleet::{self, Fleets};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tracing::{debug, error};
+use tokio::net::TcpListener;
+use tracing::error;
 
-/// Probes, a scraper or two and a person. More wait in the backlog.
-const CONNECTIONS_MAX: usize = 32;
-/// Whole life of a connection, the answer read included.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bounds the request head; hyper's minimum is 8 KiB.
-const REQUEST_BYTES_MAX: usize = 16 * 1024;
+use crate::fleet::{self, Fleets};
+use crate::web::{self, Answer, Limits};
+
+/// Probes, a scraper or two and a person; each asks one thing and reads the answer.
+const LIMITS: Limits = Limits {
+    connections: 32,
+    lifetime: Duration::from_secs(10),
+    keep_alive: false,
+};
 
 /// Whether the operator can do its work.
 #[derive(Debug, Default)]
@@ -55,47 +52,16 @@ impl Admin {
         TcpListener::bind(address).await
     }
 
+    /// Serves for ever.
     pub async fn serve(self, listener: TcpListener) {
-        /// Out of descriptors, most likely; trying again at once would spin.
-        const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut connections = JoinSet::new();
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let shown = self.clone();
-                    connections.spawn(async move {
-                        connection(stream, shown).await;
-                        drop(place);
-                    });
-                }
-                Err(failure) => {
-                    debug!(%failure, "admin connection not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-            while connections.try_join_next().is_some() {}
-        }
+        let handler = move |request: Request<Incoming>| {
+            let answer = self.answer(&request);
+            async move { answer }.boxed()
+        };
+        web::serve(listener, LIMITS, Arc::new(handler)).await;
     }
-}
 
-async fn connection(stream: TcpStream, shown: Admin) {
-    let service = service_fn(move |request| {
-        let answer = shown.answer(&request);
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .max_buf_size(REQUEST_BYTES_MAX)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Ok(Err(failure)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
-        debug!(%failure, "bad admin connection");
-    }
-}
-
-impl Admin {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
         match path {
             "/livez" => text(StatusCode::OK, "ok\n"),
@@ -115,7 +81,7 @@ impl Admin {
         }
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Answer {
         let mut body = String::new();
         match prometheus_client::encoding::text::encode(&mut body, &self.registry) {
             Ok(()) => text(StatusCode::OK, body),
@@ -130,7 +96,7 @@ impl Admin {
     }
 
     /// What the managers want: of all Gateways, or of `/<namespace>/<name>`.
-    fn fleets(&self, path: &str) -> Response<Full<Bytes>> {
+    fn fleets(&self, path: &str) -> Answer {
         let Some(plans) = self.fleets.plans() else {
             let why = "another operator leads, and has the plans\n";
             return text(StatusCode::SERVICE_UNAVAILABLE, why);
@@ -153,8 +119,8 @@ impl Admin {
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(body.into()));
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Answer::new(Full::new(body.into()));
     *answer.status_mut() = status;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, kind);

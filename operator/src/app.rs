@@ -27,26 +27,27 @@ use crate::leader::{self, Leadership};
 use crate::limits::{SHUTDOWN_TIMEOUT, SYNC_WARNING};
 use crate::managed::{Minder, Wake};
 use crate::metrics::Metrics;
+use crate::monitor::leader::Leader;
+use crate::monitor::viewers::Viewers;
+use crate::monitor::{self, Asker, Monitor};
+use crate::web;
 use crate::work::{self, Work};
 use crate::world::{self, Sink, World};
 
 /// Runs until a signal ends the process.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let mut terminated = signal(SignalKind::terminate()).context("SIGTERM")?;
-    let mut interrupted = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let told_to_end = told_to_end()?;
     let identity = args.identity();
     let client = client(&identity).await?;
     info!(identity, version = env!("CARGO_PKG_VERSION"), "operator");
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let health = Arc::new(Health::default());
-    let leadership = match args.election {
-        Election::Enabled => Leadership::contested(&identity),
-        Election::Disabled => Leadership::alone(),
-    };
+    let leadership = leadership(&args, &identity);
     let work = Arc::new(Work::default());
     let (shown, certificate, trusted) = certificates();
     let reconciler = reconciler(&args, &client, &identity, &leadership, &work, trusted);
+    let monitor = monitor(&args, &identity, &leadership, &reconciler).await?;
     let fleets = Arc::clone(&reconciler.fleets);
     registry.register_collector(Box::new(FleetMetrics(fleets)));
     let admin = Admin {
@@ -55,7 +56,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         fleets: Arc::clone(&reconciler.fleets),
     };
     let admin = serve_admin(&args, admin).await?;
-    let managers = managers(&args, &client, &leadership, &reconciler, shown, certificate).await?;
+    let managers = managers(
+        &args,
+        &reconciler.fleets,
+        &leadership,
+        certificate,
+        &monitor,
+    )
+    .await?;
+    let kept = certificate_kept(&args, &client, &leadership, shown);
     let followed = follow_certificate(Arc::clone(&work), Arc::clone(&reconciler));
     let world = &reconciler.world;
     let sink = sink(&work, &reconciler);
@@ -80,10 +89,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         idle.send_replace(true);
     };
     let ended = async {
-        tokio::select! {
-            _ = terminated.recv() => {}
-            _ = interrupted.recv() => {}
-        }
+        told_to_end.await;
         info!("ending");
         stop.send_replace(true);
         tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
@@ -92,11 +98,31 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ((), ()) = async { tokio::join!(elected, worked) } => {}
         () = leader::announce(leadership.clone()) => {}
         () = managers => {}
+        () = kept => {}
         () = followed => {}
         () = ended => warn!("something did not end in time"),
     }
     admin.abort();
     Ok(())
+}
+
+fn told_to_end() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminated = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupted = signal(SignalKind::interrupt()).context("SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+    })
+}
+
+/// Who of the operators writes, as far as this one has to do with it.
+fn leadership(args: &Args, identity: &str) -> Leadership {
+    match args.election {
+        Election::Enabled => Leadership::contested(identity, &args.asked_at()),
+        Election::Disabled => Leadership::alone(),
+    }
 }
 
 fn reconciler(
@@ -116,6 +142,7 @@ fn reconciler(
         data_plane_image: args.data_plane_image.clone(),
         redis_image: args.redis_image.clone(),
         manager: args.manager(),
+        operators: args.namespace.clone(),
     };
     let world = Arc::new(World::default());
     let keys = Cluster::new(client.clone());
@@ -147,27 +174,62 @@ fn certificates() -> (Shown, Certificate, watch::Receiver<Arc<str>>) {
     (Shown { server, trusted }, certificate, trusts)
 }
 
-/// The port that data planes attend, and what it needs.
+/// The ports at which managers are attended, and looked at.
 async fn managers(
+    args: &Args,
+    fleets: &Arc<Fleets>,
+    leadership: &Leadership,
+    certificate: Certificate,
+    monitor: &Arc<Monitor>,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let attended = TcpListener::bind(args.fleet).await;
+    let attended = attended.with_context(|| format!("port of data planes {}", args.fleet))?;
+    info!(address = %attended.local_addr()?, "data planes may attend");
+    let looked_at = TcpListener::bind(args.monitor).await;
+    let looked_at = looked_at.with_context(|| format!("port of the monitor {}", args.monitor))?;
+    info!(address = %looked_at.local_addr()?, "monitor");
+    let (fleets, leading) = (Arc::clone(fleets), leadership.subscribe());
+    let directory = Arc::clone(&fleets) as _;
+    let (operator, person) = (
+        monitor.handler(Asker::Operator),
+        monitor.handler(Asker::Person),
+    );
+    Ok(async move {
+        tokio::join!(
+            server::serve(attended, certificate, directory, operator),
+            web::serve(looked_at, monitor::LIMITS, person),
+            fleets.follow(leading),
+        );
+    })
+}
+
+fn certificate_kept(
     args: &Args,
     client: &Client,
     leadership: &Leadership,
-    reconciler: &Arc<Reconciler>,
     shown: Shown,
-    certificate: Certificate,
-) -> anyhow::Result<impl Future<Output = ()> + use<>> {
-    let listener = TcpListener::bind(args.fleet).await;
-    let listener = listener.with_context(|| format!("port of data planes {}", args.fleet))?;
-    info!(address = %listener.local_addr()?, "data planes may attend");
-    let fleets = Arc::clone(&reconciler.fleets);
-    let served = server::serve(listener, certificate, Arc::clone(&fleets) as _);
+) -> impl Future<Output = ()> + use<> {
     let (client, leading) = (client.clone(), leadership.subscribe());
     let (namespace, lease) = (args.namespace.clone(), args.lease.clone());
-    let kept = leadership.subscribe();
-    Ok(async move {
-        let kept = identity::keep(client, &namespace, &lease, kept, shown);
-        tokio::join!(served, kept, fleets.follow(leading));
-    })
+    async move { identity::keep(client, &namespace, &lease, leading, shown).await }
+}
+
+async fn monitor(
+    args: &Args,
+    identity: &str,
+    leadership: &Leadership,
+    reconciler: &Reconciler,
+) -> anyhow::Result<Arc<Monitor>> {
+    Ok(Arc::new(Monitor {
+        world: Arc::clone(&reconciler.world),
+        fleets: Arc::clone(&reconciler.fleets),
+        viewers: Viewers::new(config(identity).await?).context("client of viewers")?,
+        leader: Leader {
+            leadership: leadership.clone(),
+            trusted: reconciler.fleets.watch_trusted(),
+            name: identity::host(&args.namespace, &args.lease),
+        },
+    }))
 }
 
 /// Data planes are told of another certificate by their configuration.
@@ -182,11 +244,15 @@ async fn follow_certificate(work: Arc<Work>, reconciler: Arc<Reconciler>) {
 /// A way to the API server, from within a pod or by kubeconfig. Its audit log tells by the identity who of several
 /// operators asked for what.
 pub async fn client(identity: &str) -> anyhow::Result<Client> {
+    Client::try_from(config(identity).await?).context("client")
+}
+
+async fn config(identity: &str) -> anyhow::Result<Config> {
     let mut config = Config::infer().await.context("no way to a Kubernetes")?;
     config.headers.push((USER_AGENT, user_agent(identity)?));
     // Every request has a time within which it must be over, and tries again in its own way.
     config.default_retry = false;
-    Client::try_from(config).context("client")
+    Ok(config)
 }
 
 /// The identity comes from outside, and stands as a comment: what would end that is left out.

@@ -14,6 +14,7 @@ const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFI
 /// Of the Service as well.
 pub const FLEET_PORT: u16 = 8443;
 const FLEET_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), FLEET_PORT);
+const MONITOR_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8082);
 const DATA_PLANE_IMAGE: &str = concat!("sluice:", env!("CARGO_PKG_VERSION"));
 
 const REDIS_IMAGE: &str = "valkey/valkey:8.1-alpine";
@@ -77,6 +78,14 @@ pub struct Args {
     #[arg(long, value_name = "ADDR:PORT", env = "SLUICE_FLEET", default_value_t = FLEET_DEFAULT)]
     pub fleet: SocketAddr,
 
+    /// The monitor, for people of the cluster who show a token: page and JSON API, over HTTP
+    #[arg(long, value_name = "ADDR:PORT", env = "SLUICE_MONITOR", default_value_t = MONITOR_DEFAULT)]
+    pub monitor: SocketAddr,
+
+    /// Address by which other operators reach this one, to ask it about the monitor when it leads [default: none]
+    #[arg(long, value_name = "ADDR", env = "SLUICE_ADDRESS")]
+    pub address: Option<IpAddr>,
+
     #[arg(long, value_enum, env = "SLUICE_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
@@ -110,8 +119,16 @@ pub enum LogFormat {
 impl Args {
     /// Where data planes find the manager.
     pub fn manager(&self) -> String {
-        let service = identity::service(&self.lease);
-        format!("https://{service}.{}.svc:{FLEET_PORT}", self.namespace)
+        let host = identity::host(&self.namespace, &self.lease);
+        format!("https://{host}:{FLEET_PORT}")
+    }
+
+    /// Where other operators ask this one; empty: nowhere.
+    pub fn asked_at(&self) -> String {
+        let address = self
+            .address
+            .map(|ip| SocketAddr::new(ip, self.fleet.port()));
+        address.map_or_else(String::new, |address| address.to_string())
     }
 
     /// Never the same twice: a process that was killed and its successor must not be taken for one.

@@ -18,6 +18,7 @@ use kube::Client;
 use kube::api::DynamicObject;
 use kube::client::Body;
 use serde_json::{Value, json};
+use sluice_crds::manifest;
 use tokio::sync::watch;
 use tower_service::Service;
 
@@ -27,13 +28,15 @@ use crate::external::Externals;
 use crate::fleet::Fleets;
 use crate::fleet::identity::Cluster;
 use crate::gateway::Reconciler;
-use crate::gateway::validate::Defaults;
+use crate::gateway::build::Validated;
+use crate::gateway::dereference::Snapshot;
+use crate::gateway::validate::{self, Defaults};
 use crate::kinds::Kind;
 use crate::leader::Leadership;
 use crate::managed::Minder;
 use crate::packed::Packed;
 use crate::pods::PodView;
-use crate::world::World;
+use crate::world::{Live, World};
 
 /// What was asked, as in `PATCH /apis/apps/v1/namespaces/n/deployments/g`.
 pub(crate) type Asked = String;
@@ -321,6 +324,7 @@ pub(crate) fn defaults() -> Defaults {
         data_plane_image: IMAGE.to_owned(),
         redis_image: "example.com/valkey:8".to_owned(),
         manager: "https://sluice-manager.sluice-system.svc:8443".to_owned(),
+        operators: "sluice-system".to_owned(),
     }
 }
 
@@ -351,4 +355,38 @@ pub(crate) fn pod(name: &str, ip: &str) -> PodView {
         ready: true,
         ..PodView::default()
     }
+}
+
+/// The manifest of a Gateway `g` in namespace `n`.
+pub(crate) const SMALL: &str = "
+apiVersion: sluice.dev/v1alpha1
+kind: Gateway
+metadata: {name: g, namespace: n}
+spec:
+  listeners: [{name: clients, port: 8000}]
+  relay: {authentication: {anonymous: Allowed}}
+  redis: {external: {url: 'redis://redis'}}
+";
+
+/// The Gateway of a manifest, as if an API server had it.
+pub(crate) fn validated(text: &str) -> Validated {
+    let (objects, problems) = manifest::parse(&[("in.yaml".to_owned(), text.to_owned())]);
+    assert_eq!(problems, []);
+    let gateway = &objects.gateways[0];
+    let live = serde_json::json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway",
+        "metadata": {"name": gateway.name, "namespace": gateway.namespace, "uid": "uid-g"},
+        "spec": gateway.spec,
+    });
+    let snapshot = Snapshot {
+        key: (gateway.namespace.clone(), gateway.name.clone()),
+        gateway: Arc::new(serde_json::from_value(live).unwrap()),
+        applications: Vec::new(),
+        objects,
+        live: Live::new(),
+        pods: Vec::new(),
+    };
+    let judgement = validate::validate(&snapshot, &defaults(), Vec::new(), None);
+    assert_eq!(judgement.problems, []);
+    judgement.validated.unwrap()
 }

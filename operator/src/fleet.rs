@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use sluice_crds::config::GatewayConfig;
 use sluice_manager::grpc::{Directory, Refusal};
+use sluice_manager::monitor::api::GatewayName;
 use sluice_manager::{Facts, Fleet, PlanSummary, PodFacts, PodName, PodState, Policy};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -57,6 +59,8 @@ struct State {
 /// A fleet that is led here. Its tasks end with it.
 struct Led {
     fleet: Fleet,
+    /// What is in force.
+    config: Arc<GatewayConfig>,
     _tasks: JoinSet<()>,
 }
 
@@ -106,7 +110,14 @@ impl Fleets {
 
     /// What a pass knows of a Gateway. Makes its fleet when there is none.
     /// `there`: how many pods Kubernetes was asked for until now.
-    pub fn feed(&self, key: &Key, policy: Policy, pods: &[Arc<PodView>], there: Option<i32>) {
+    pub fn feed(
+        &self,
+        key: &Key,
+        policy: Policy,
+        config: &Arc<GatewayConfig>,
+        pods: &[Arc<PodView>],
+        there: Option<i32>,
+    ) {
         let facts = Facts {
             pods: facts(pods),
             replicas: there.and_then(|there| u32::try_from(there).ok()),
@@ -127,9 +138,11 @@ impl Fleets {
             ));
             Led {
                 fleet,
+                config: Arc::clone(config),
                 _tasks: tasks,
             }
         });
+        led.config = Arc::clone(config);
         led.fleet.set_policy(policy);
         led.fleet.set_facts(facts);
     }
@@ -141,6 +154,31 @@ impl Fleets {
     /// Tells one time of leading from another; `None`: this operator does not lead.
     pub fn term(&self) -> Option<u64> {
         self.state().term
+    }
+
+    /// The Gateways whose managers are here.
+    pub fn led(&self) -> Vec<GatewayName> {
+        let state = self.state();
+        let mut led: Vec<GatewayName> = state
+            .fleets
+            .keys()
+            .map(|(namespace, name)| GatewayName {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            })
+            .collect();
+        led.sort();
+        led
+    }
+
+    pub fn fleet(&self, key: &Key) -> Option<Fleet> {
+        self.find(key).ok()
+    }
+
+    /// What is in force.
+    pub fn config(&self, key: &Key) -> Option<Arc<GatewayConfig>> {
+        let state = self.state();
+        state.fleets.get(key).map(|led| Arc::clone(&led.config))
     }
 
     /// The latest plan of a Gateway; `None`: there is no manager here, or it has not decided anything yet.

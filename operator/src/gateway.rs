@@ -211,8 +211,8 @@ impl Reconciler {
             Arc::make_mut(&mut valid.config).data_planes_max = most;
         }
         let policy = fleet::policy(&valid, &snapshot.gateway);
-        self.fleets
-            .feed(&snapshot.key, policy, &snapshot.pods, there);
+        let (key, pods) = (&snapshot.key, &snapshot.pods);
+        self.fleets.feed(key, policy, &valid.config, pods, there);
         let plan = self.fleets.plan(&snapshot.key);
         let known = Known {
             there,

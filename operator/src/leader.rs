@@ -5,6 +5,7 @@
 
 mod election;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,10 +25,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest that giving the lease back may take; then it runs out by itself.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Annotation of the Lease: where its holder is asked what only it knows.
+const ADDRESS: &str = "sluice.dev/address";
+
+/// Name of the Lease, and where its holder is when that is this process.
+type Called<'a> = (&'a str, &'a str);
+
 /// Whether this process may write.
 #[derive(Debug, Clone)]
 pub struct Leadership {
     state: Arc<State>,
+    /// Where others ask this process when it leads.
+    address: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -41,11 +50,13 @@ enum State {
 }
 
 impl Leadership {
-    pub fn contested(identity: &str) -> Self {
+    /// `address`: where others ask this process when it leads; empty: nowhere.
+    pub fn contested(identity: &str, address: &str) -> Self {
         let election = Mutex::new(Election::new(identity, Instant::now()));
         let leading = watch::Sender::new(false);
         Self {
             state: Arc::new(State::Elected { election, leading }),
+            address: address.into(),
         }
     }
 
@@ -53,6 +64,7 @@ impl Leadership {
     pub fn alone() -> Self {
         Self {
             state: Arc::new(State::Alone(watch::Sender::new(true))),
+            address: Arc::default(),
         }
     }
 
@@ -61,6 +73,14 @@ impl Leadership {
         match &*self.state {
             State::Elected { election, .. } => lock(election).may_write(Instant::now()),
             State::Alone(_) => true,
+        }
+    }
+
+    /// Where another process is asked that leads.
+    pub fn leader(&self) -> Option<String> {
+        match &*self.state {
+            State::Elected { election, .. } => lock(election).leader().map(str::to_owned),
+            State::Alone(_) => None,
         }
     }
 
@@ -90,13 +110,14 @@ pub async fn run(
         return stop.await;
     };
     let leases: Api<LeaseObject> = Api::namespaced(client, namespace);
+    let called = (name, &*leadership.address);
     tokio::select! {
-        () = take_part(election, leading, &leases, name) => {}
+        () = take_part(election, leading, &leases, called) => {}
         () = stop => {}
     }
     lock(election).release(Instant::now());
     leading.send_replace(false);
-    let released = take_part(election, leading, &leases, name);
+    let released = take_part(election, leading, &leases, called);
     if tokio::time::timeout(RELEASE_TIMEOUT, released)
         .await
         .is_err()
@@ -109,7 +130,7 @@ async fn take_part(
     election: &Mutex<Election>,
     leading: &watch::Sender<bool>,
     leases: &Api<LeaseObject>,
-    name: &str,
+    called: Called<'_>,
 ) {
     loop {
         let (action, deadline) = {
@@ -127,7 +148,7 @@ async fn take_part(
             }
             Action::Read | Action::Write { .. } => {
                 let sent = Instant::now();
-                let answer = carry_out(&action, leases, name).await;
+                let answer = carry_out(&action, leases, called).await;
                 lock(election).answered(&action, answer, sent, Instant::now());
             }
         }
@@ -140,7 +161,11 @@ fn tell(election: &Mutex<Election>, leading: &watch::Sender<bool>) {
     leading.send_if_modified(|led| std::mem::replace(led, leads) != leads);
 }
 
-async fn carry_out(action: &Action, leases: &Api<LeaseObject>, name: &str) -> Answer {
+async fn carry_out(
+    action: &Action,
+    leases: &Api<LeaseObject>,
+    (name, address): Called<'_>,
+) -> Answer {
     let asked = async {
         match action {
             Action::Read => leases.get(name).await,
@@ -149,7 +174,10 @@ async fn carry_out(action: &Action, leases: &Api<LeaseObject>, name: &str) -> An
                 holder,
                 transitions,
             } => {
-                let lease = object(name, resource_version.as_deref(), holder, *transitions);
+                let mut lease = object(name, resource_version.as_deref(), holder, *transitions);
+                if !holder.is_empty() {
+                    lease.metadata.annotations = annotations(address);
+                }
                 let how = PostParams::default();
                 match resource_version {
                     Some(_) => leases.replace(name, &how, &lease).await,
@@ -193,7 +221,13 @@ fn object(name: &str, version: Option<&str>, holder: &str, transitions: i32) -> 
     }
 }
 
+fn annotations(address: &str) -> Option<BTreeMap<String, String>> {
+    (!address.is_empty()).then(|| [(ADDRESS.to_owned(), address.to_owned())].into())
+}
+
 fn read(lease: &LeaseObject) -> Lease {
+    let annotations = lease.metadata.annotations.as_ref();
+    let address = annotations.and_then(|annotations| annotations.get(ADDRESS));
     let spec = lease.spec.clone().unwrap_or_default();
     let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or_default());
     Lease {
@@ -202,6 +236,7 @@ fn read(lease: &LeaseObject) -> Lease {
         transitions: spec.lease_transitions.unwrap_or_default(),
         // A holder that promises hours is not waited for that long.
         time: Duration::from_secs(seconds.unwrap_or_default()).min(4 * LEASE_TIME),
+        address: address.cloned().unwrap_or_default(),
     }
 }
 

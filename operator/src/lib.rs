@@ -1,7 +1,8 @@
 //! Makes Kubernetes look like what users wrote: Gateways become pods, Services and endpoints, and say truly how they are.
 //!
 //! `world` shows what there is, `queue` says what to look at, `gateway` looks at one Gateway in five steps, `cluster`
-//! writes, and only while `leader` permits it. `fleet` has the managers, which data planes report to. Everything that decides is a pure function; `app` puts it together.
+//! writes, and only while `leader` permits it. `fleet` has the managers, which data planes report to,
+//! and `monitor` shows them to people. Everything that decides is a pure function; `app` puts it together.
 
 pub mod admin;
 pub mod app;
@@ -18,6 +19,7 @@ pub mod leader;
 pub mod limits;
 pub mod managed;
 pub mod metrics;
+pub mod monitor;
 pub mod object;
 pub mod packed;
 pub mod pods;
@@ -26,6 +28,7 @@ pub mod redis;
 pub mod shelf;
 pub mod telemetry;
 pub mod trial;
+pub mod web;
 pub mod work;
 pub mod world;
 

@@ -17,6 +17,9 @@ pub const GATEWAY_LABEL: &str = "sluice.dev/gateway";
 /// Tells the pods of a Gateway apart: `dataplane` or `redis`.
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 pub const DATA_PLANE: &str = "dataplane";
+/// Operators' pods, as the chart makes them, have this label with this value.
+pub const OPERATOR_LABEL: &str = "app.kubernetes.io/name";
+pub const OPERATOR: &str = "sluice-operator";
 
 /// The Gateway that objects belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]

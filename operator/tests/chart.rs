@@ -228,7 +228,7 @@ fn ports_are_where_the_operator_listens() {
         assert!(admin.ip().is_unspecified());
         assert_eq!(container["ports"][0]["containerPort"], admin.port());
         let services = of_kind(&objects, "Service");
-        let [service, manager] = services[..] else {
+        let [service, manager, monitor] = services[..] else {
             panic!("{services:?}");
         };
         let args_of_pod = args(pod(&objects));
@@ -251,6 +251,14 @@ fn ports_are_where_the_operator_listens() {
         assert_eq!(
             manager["spec"]["ports"][0]["targetPort"],
             container["ports"][1]["name"]
+        );
+        assert_eq!(
+            container["ports"][2]["containerPort"],
+            args_of_pod.monitor.port()
+        );
+        assert_eq!(
+            monitor["spec"]["ports"][0]["targetPort"],
+            container["ports"][2]["name"]
         );
         let port = &service["spec"]["ports"][0];
         assert_eq!(port["targetPort"], container["ports"][0]["name"]);

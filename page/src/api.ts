@@ -2,6 +2,8 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
+import { readToken } from "./token";
+
 export interface Rights {
   requests: boolean;
   replay: boolean;
@@ -16,7 +18,6 @@ export interface GatewayName {
 export interface Root {
   release: string;
   gateways: GatewayName[];
-  rights: Rights;
 }
 
 export interface Flow {
@@ -175,6 +176,17 @@ export interface Settings {
   }[];
 }
 
+/** An object in which settings are written, as it is now. */
+export interface Written {
+  kind: string;
+  namespace: string;
+  name: string;
+  generation: number;
+  spec: Record<string, unknown>;
+  /** What the operator makes of it. */
+  ready: { status: string; reason: string; message: string; generation: number | null } | null;
+}
+
 const ROOT = "api/v1";
 /** An answer that takes longer is none. */
 const TIMEOUT_MS = 8_000;
@@ -183,25 +195,47 @@ export function pathOf(gateway: GatewayName): string {
   return `/gateways/${encodeURIComponent(gateway.namespace)}/${encodeURIComponent(gateway.name)}`;
 }
 
-/** Fails with the server's own words where it has some. */
-export async function ask<T>(path: string, method = "GET"): Promise<T> {
+/** Of an answer that is no success: its status, and the server's own words where it has some. */
+export class Refused extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+    /** A token would help. */
+    readonly wantsToken: boolean,
+  ) {
+    super(message);
+  }
+}
+
+export async function ask<T>(path: string, method = "GET", body?: unknown): Promise<T> {
+  const headers: Record<string, string> = method === "GET" ? {} : { "content-type": "application/json" };
+  const token = readToken();
+  if (token !== null) headers["authorization"] = `Bearer ${token}`;
   const answer = await fetch(ROOT + path, {
     method,
-    headers: method === "GET" ? {} : { "content-type": "application/json" },
+    headers,
     signal: AbortSignal.timeout(TIMEOUT_MS),
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
   });
   const text = await answer.text();
-  let body: unknown;
+  const wantsToken = answer.status === 401 && answer.headers.get("www-authenticate") === "Bearer";
+  const refused = (words: string) => new Refused(answer.status, words, wantsToken);
+  let said: unknown;
   try {
-    body = JSON.parse(text);
+    said = JSON.parse(text);
   } catch {
-    throw new Error(`${answer.status} ${answer.statusText}`);
+    throw refused(`${answer.status} ${answer.statusText}`);
   }
   if (!answer.ok) {
-    const error = (body as { error?: unknown }).error;
-    throw new Error(typeof error === "string" ? error : `${answer.status} ${answer.statusText}`);
+    const error = (said as { error?: unknown }).error;
+    throw refused(typeof error === "string" ? error : `${answer.status} ${answer.statusText}`);
   }
-  return body as T;
+  return said as T;
+}
+
+/** What is wrong, in words. */
+export function message(failure: unknown): string {
+  return failure instanceof Error ? failure.message : String(failure);
 }
 
 export interface Polled<T> {
@@ -211,13 +245,15 @@ export interface Polled<T> {
   at: number;
   /** What is wrong since then. */
   problem: string | undefined;
+  /** What is wrong is that nobody is known to look. */
+  wantsToken: boolean;
   /** Asks now. */
   again: () => void;
 }
 
 /** Asks every `everyMs`, one question at a time, and not while nobody looks. */
 export function usePolled<T>(path: string | null, everyMs: number): Polled<T> {
-  const [state, set] = useState<{ path: string | null; value?: T; at: number; problem?: string }>({ path, at: Date.now() });
+  const [state, set] = useState<{ path: string | null; value?: T; at: number; problem?: string; wantsToken?: boolean }>({ path, at: Date.now() });
   const [turn, setTurn] = useState(0);
   const latest = useRef(path);
   latest.current = path;
@@ -231,8 +267,8 @@ export function usePolled<T>(path: string | null, everyMs: number): Polled<T> {
           const value = await ask<T>(path);
           if (!gone) set({ path, value, at: Date.now() });
         } catch (failure) {
-          const problem = failure instanceof Error ? failure.message : String(failure);
-          if (!gone) set((before) => (before.path === path ? { ...before, problem } : { path, at: Date.now(), problem }));
+          const wrong = { problem: message(failure), wantsToken: failure instanceof Refused && failure.wantsToken };
+          if (!gone) set((before) => (before.path === path ? { ...before, ...wrong } : { path, at: Date.now(), ...wrong }));
         }
       }
       if (!gone) timer = setTimeout(look, everyMs);
@@ -255,6 +291,7 @@ export function usePolled<T>(path: string | null, everyMs: number): Polled<T> {
     value: isOf ? state.value : undefined,
     at: state.at,
     problem: isOf ? state.problem : undefined,
+    wantsToken: isOf && state.wantsToken === true,
     again: () => setTurn((turn) => turn + 1),
   };
 }

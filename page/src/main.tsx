@@ -3,10 +3,12 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { type GatewayName, pathOf, type Root, type Snapshot, usePolled } from "./api";
+import { type GatewayName, pathOf, type Rights, type Root, type Snapshot, usePolled } from "./api";
 import { Problem, Stale } from "./parts";
 import "./style.css";
+import { forgetToken, readToken } from "./token";
 import { Applications } from "./views/applications";
+import { Login } from "./views/login";
 import { Overview } from "./views/overview";
 import { Pods } from "./views/pods";
 import { Requests } from "./views/requests";
@@ -16,6 +18,9 @@ import { Upstreams } from "./views/upstreams";
 
 const VIEWS = ["Overview", "Throttle", "Pods", "Applications", "Upstreams", "Requests", "Settings"] as const;
 type View = (typeof VIEWS)[number];
+
+/** Before it is known. */
+const NOTHING: Rights = { requests: false, replay: false, edit: false };
 
 /** `#/<namespace>/<name>/<view>`. */
 interface Place {
@@ -50,14 +55,30 @@ function Page() {
   const root = usePolled<Root>("", 10_000);
   const gateway = place.gateway ?? root.value?.gateways[0];
   const polled = usePolled<Snapshot>(gateway === undefined ? null : pathOf(gateway), 1_000);
+  const rights = usePolled<Rights>(gateway === undefined ? null : `${pathOf(gateway)}/rights`, 10_000).value ?? NOTHING;
   useEffect(() => {
     document.title = gateway === undefined ? "Sluice" : `${gateway.name} · ${place.view} · Sluice`;
   }, [gateway?.name, place.view]);
-  if (root.value === undefined || gateway === undefined) {
+  const leave = () => {
+    forgetToken();
+    location.reload();
+  };
+  const exit = readToken() !== null && (
+    <button type="button" onClick={leave}>
+      Forget the token
+    </button>
+  );
+  if (root.value === undefined || root.wantsToken || gateway === undefined) {
     return (
       <main>
         <h1>Sluice</h1>
-        {root.value === undefined ? <Problem text={root.problem} /> : <p>There is no gateway that you may see.</p>}
+        {root.wantsToken ? (
+          <Login problem={readToken() === null ? undefined : root.problem} known={root.again} />
+        ) : root.value === undefined ? (
+          <Problem text={root.problem} />
+        ) : (
+          <p>There is no gateway that you may see. {exit}</p>
+        )}
       </main>
     );
   }
@@ -91,10 +112,11 @@ function Page() {
             ))}
           </ul>
         </nav>
+        {exit}
       </header>
       <main id="main" tabIndex={-1}>
         <Stale polled={polled} now={now} />
-        {polled.value === undefined ? <p>…</p> : <Shown view={place.view} gateway={gateway} now={polled.value} root={root.value} />}
+        {polled.value === undefined ? <p>…</p> : <Shown view={place.view} gateway={gateway} now={polled.value} rights={rights} />}
       </main>
     </>
   );
@@ -105,8 +127,8 @@ function skip(event: Event) {
   document.getElementById("main")?.focus();
 }
 
-function Shown(props: { view: View; gateway: GatewayName; now: Snapshot; root: Root }) {
-  const { view, gateway, now, root } = props;
+function Shown(props: { view: View; gateway: GatewayName; now: Snapshot; rights: Rights }) {
+  const { view, gateway, now, rights } = props;
   // Another gateway has other charts, and nothing of this one's searches.
   const key = pathOf(gateway);
   switch (view) {
@@ -121,9 +143,9 @@ function Shown(props: { view: View; gateway: GatewayName; now: Snapshot; root: R
     case "Upstreams":
       return <Upstreams now={now} />;
     case "Requests":
-      return <Requests key={key} gateway={gateway} rights={root.rights} />;
+      return <Requests key={key} gateway={gateway} rights={rights} />;
     case "Settings":
-      return <Settings key={key} gateway={gateway} />;
+      return <Settings key={key} gateway={gateway} rights={rights} />;
   }
 }
 

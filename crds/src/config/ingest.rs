@@ -13,6 +13,9 @@ pub struct Ingest {
     pub accept: Accept,
     pub durability: Durability,
     pub retention: RetentionBudget,
+    /// Parts of requests that are not shown to whoever looks at them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redact: Vec<RequestPart>,
     /// Deliveries to all upstreams together, per minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,

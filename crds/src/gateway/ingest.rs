@@ -25,6 +25,12 @@ pub struct Ingest {
     /// How long requests are kept, delivered or not.
     #[serde(default)]
     pub retention: Retention,
+    /// Parts of requests that are not shown to whoever looks at requests, at the monitor or the admin port, at most 32;
+    /// default none. They are kept and delivered all the same. A parameter is one of the query or of a form, or a field
+    /// at any depth of what is JSON; a body that is neither form nor JSON is not shown at all if a parameter is written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub redact: Vec<RequestPart>,
     /// Bound of the deliveries of all applications together.
     #[serde(default)]
     pub throttle: Throttle,

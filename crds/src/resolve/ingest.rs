@@ -26,6 +26,7 @@ pub(super) fn resolve(spec: &Ingest, has_relay: bool, context: &mut Context<'_>)
             // The schema bounds it from below.
             bytes: u64::try_from(spec.retention.bytes).unwrap_or_default(),
         },
+        redact: redact(&spec.redact, context),
         requests_per_minute: spec.throttle.requests_per_minute.map(limits::rate),
         delivery: delivery::resolve(&spec.delivery, context),
         upstreams: upstreams.into_iter().map(Arc::new).collect(),
@@ -99,6 +100,15 @@ fn generic(spec: Option<&Generic>, context: &mut Context<'_>) -> config::Generic
             "orderingKey",
         ),
     }
+}
+
+fn redact(specs: &[RequestPart], context: &mut Context<'_>) -> Vec<config::RequestPart> {
+    let parts = specs.iter().enumerate();
+    parts
+        .filter_map(|(index, spec)| {
+            request_part(spec, &format!("spec.ingest.redact[{index}]"), context)
+        })
+        .collect()
 }
 
 fn required_fields(specs: &[RequestPart], context: &mut Context<'_>) -> Vec<config::RequestPart> {

@@ -34,6 +34,7 @@ pub(super) struct Ingest {
     deliver: DeliverHandle,
     ids: accept::EntryIds,
     metrics: Arc<Metrics>,
+    config: watch::Receiver<Arc<GatewayConfig>>,
 }
 
 impl Ingest {
@@ -77,6 +78,7 @@ impl Ingest {
             deliver,
             ids,
             metrics,
+            config: config.clone(),
         }))
     }
 
@@ -87,6 +89,7 @@ impl Ingest {
             deliver: Some(self.deliver.clone()),
             ids: Arc::clone(&self.ids),
             metrics: Arc::clone(&self.metrics),
+            config: self.config.clone(),
         })
     }
 

@@ -10,7 +10,7 @@
 //!
 //! Filters are `application`, `key`, `from`, `until` and `state`; see `filter`. Every POST needs the content type
 //! `application/json`, and every request a host that is this machine's or the cluster's: a page in an operator's
-//! browser can send neither. Owns nothing: all state is the queue's.
+//! browser can send neither. What the gateway's `redact` names is not shown. Owns nothing: all state is the queue's.
 
 use std::sync::Arc;
 
@@ -20,8 +20,11 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode, request};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use sluice_crds::config::GatewayConfig;
+use tokio::sync::watch;
 
 use self::filter::Query;
+use self::redact::Redaction;
 use super::accept::EntryIds;
 use super::deliver::DeliverHandle;
 use super::metrics::Metrics;
@@ -32,6 +35,7 @@ use crate::store::queue::{EntryId, Queue, QueueError};
 mod actions;
 mod filter;
 mod json;
+mod redact;
 pub mod time;
 
 /// What the admin port needs to show and repeat requests.
@@ -41,6 +45,7 @@ pub struct Requests {
     pub deliver: Option<DeliverHandle>,
     pub ids: EntryIds,
     pub metrics: Arc<Metrics>,
+    pub config: watch::Receiver<Arc<GatewayConfig>>,
 }
 
 /// An answer that is no success: a status and what is wrong.
@@ -115,17 +120,24 @@ impl Requests {
             .queue
             .find(&query.filter, query.after, query.limit)
             .await?;
+        let redaction = self.redaction();
         Ok(json!({
-            "requests": page.found.iter().map(json::found).collect::<Vec<_>>(),
+            "requests": page.found.iter().map(|found| redaction.found(found)).collect::<Vec<_>>(),
             "next": page.next.map(|id| id.to_string()),
         }))
     }
 
     async fn show(&self, id: EntryId) -> Result<Value, Refusal> {
         let (found, request) = self.queue.get(id).await?.ok_or_else(|| not_found(id))?;
-        let mut shown = json::found(&found);
-        shown["request"] = json::request(request);
+        let redaction = self.redaction();
+        let mut shown = redaction.found(&found);
+        shown["request"] = json::request(request, &redaction);
         Ok(shown)
+    }
+
+    /// What nobody is shown, as it is in force.
+    fn redaction(&self) -> Redaction {
+        Redaction::new(self.config.borrow().ingest.as_deref())
     }
 
     async fn lanes(&self) -> Result<Value, Refusal> {

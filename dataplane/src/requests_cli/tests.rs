@@ -28,6 +28,7 @@ async fn gateway(queue: &Arc<MemoryQueue>) -> SocketAddr {
         deliver: None,
         ids: Arc::new(move || id(last.fetch_add(1, Ordering::Relaxed))),
         metrics: Metrics::register(&mut registry),
+        config: watch::channel(Arc::new(sample())).1,
     };
     let (_config, receiver) = watch::channel(Arc::new(sample()));
     let state = AdminState {

@@ -138,8 +138,9 @@ fn parse_tool(text: &str) -> Result<Tool, String> {
         "helm" => Ok(Tool::Helm),
         "kube-score" => Ok(Tool::KubeScore),
         "kwok" => Ok(Tool::Kwok),
+        "promtool" => Ok(Tool::Promtool),
         other => Err(format!(
-            "{other:?} is none of `helm`, `kube-score` and `kwok`"
+            "{other:?} is none of `helm`, `kube-score`, `kwok` and `promtool`"
         )),
     }
 }

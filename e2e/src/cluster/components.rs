@@ -24,6 +24,7 @@ enum Module {
     Helm,
     KubeScore,
     Kwok,
+    Promtool,
 }
 
 /// A program that clusters do without.
@@ -35,6 +36,8 @@ pub enum Tool {
     KubeScore,
     /// Keeps up nodes and pods that are nothing but objects, for tests of scale.
     Kwok,
+    /// Judges alert rules.
+    Promtool,
 }
 
 impl Tool {
@@ -44,6 +47,7 @@ impl Tool {
             Self::Helm => (Module::Helm, "helm"),
             Self::KubeScore => (Module::KubeScore, "kube-score"),
             Self::Kwok => (Module::Kwok, "kwok"),
+            Self::Promtool => (Module::Promtool, "promtool"),
         };
         Ok(module.build()?.join(name))
     }
@@ -85,6 +89,7 @@ impl Module {
             Self::Helm => "helm",
             Self::KubeScore => "kube-score",
             Self::Kwok => "kwok",
+            Self::Promtool => "promtool",
         }
     }
 
@@ -113,6 +118,7 @@ impl Module {
             Self::Helm => &["helm.sh/helm/v4/cmd/helm"],
             Self::KubeScore => &["github.com/zegl/kube-score/cmd/kube-score"],
             Self::Kwok => &["sigs.k8s.io/kwok/cmd/kwok"],
+            Self::Promtool => &["github.com/prometheus/prometheus/cmd/promtool"],
         }
     }
 
@@ -143,6 +149,8 @@ impl Module {
             // File systems that need libraries of their own.
             tags: match self {
                 Self::Programs => "no_btrfs,no_devmapper,no_zfs,no_aufs",
+                // Where Prometheus finds what it scrapes: clients of all clouds.
+                Self::Promtool => "remove_all_sd",
                 Self::Helm | Self::KubeScore | Self::Kwok => "",
             },
             packages: self.packages(),

@@ -2,27 +2,32 @@
 //!
 //! | path, below `/api/v1` | what |
 //! | --- | --- |
-//! | `GET /` | the release, the gateways that the viewer may see, and what else he may |
+//! | `GET /` | the release, and the gateways that the viewer may see |
 //! | `GET /gateways/NAMESPACE/NAME` | how it is now: a [`Snapshot`](super::Snapshot) |
+//! | `GET .../rights` | what else the viewer may |
 //! | `GET .../applications?find=TEXT&limit=N` | its applications, the busiest first |
 //! | `GET .../series?seconds=N&application=NAME` | figures of the last so many seconds, as columns |
 //! | `GET .../plan` | what the manager wants, and why |
 //! | `GET`, `POST .../requests...` | requests found, shown, replayed, discarded: as on a data plane's admin port |
-//! | `GET .../settings` | what may be changed on the page, and where it is written |
+//! | `GET .../settings` | settings in force, and where they are written |
+//! | `GET`, `PATCH .../settings/gateway`, `.../settings/applications/NAMESPACE/NAME` | the object in which they are written |
 //!
-//! Who the viewer is, and what he may, is decided before this is asked.
+//! Who the viewer is, and what he may, is the [`Host`]'s to know.
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Response, StatusCode, request};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Application;
 use crate::fleet::Fleet;
+
+mod host;
+
+pub use host::{Answer, Edit, GatewayName, Host, Refusal, Rights, Written};
 
 /// Where the API is.
 pub const ROOT: &str = "/api/v1";
@@ -34,136 +39,153 @@ const SECONDS_MAX: u64 = 86_400;
 const APPLICATIONS: usize = 100;
 const APPLICATIONS_MAX: usize = 2_000;
 
-/// Namespace and name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct GatewayName {
-    pub namespace: String,
-    pub name: String,
-}
-
-/// What somebody may who looks at the monitor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rights {
-    /// To look at requests, with what is in them.
-    pub requests: bool,
-    /// To replay and to discard them.
-    pub replay: bool,
-    /// To change settings.
-    pub edit: bool,
-}
-
-/// What the manager does not know itself.
-#[async_trait]
-pub trait Host: Send + Sync {
-    /// Those that are led here.
-    fn gateways(&self) -> Vec<GatewayName>;
-
-    /// `None`: it is not led here.
-    fn fleet(&self, gateway: &GatewayName) -> Option<Fleet>;
-
-    /// Asks a data plane: `path` and query as on its admin port.
-    async fn requests(&self, gateway: &GatewayName, head: &request::Parts, path: &str) -> Answer;
-
-    /// What may be changed.
-    async fn settings(&self, gateway: &GatewayName) -> Answer;
-}
-
-pub type Answer = Response<Bytes>;
-
-/// Answers what is below [`ROOT`]. `rights`: of the viewer, about this gateway.
-pub async fn answer(host: &dyn Host, rights: Rights, head: &request::Parts) -> Answer {
+/// Answers what is below [`ROOT`].
+pub async fn answer(host: &dyn Host, head: &request::Parts, body: &Bytes) -> Answer {
     let path = head.uri.path().strip_prefix(ROOT);
     let Some(path) = path.filter(|rest| rest.is_empty() || rest.starts_with('/')) else {
-        return refused(StatusCode::NOT_FOUND, "there is no such path");
+        return no_such_path().into();
     };
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    match parts.as_slice() {
-        [] => only_get(head, || {
-            json!({
-                "release": env!("CARGO_PKG_VERSION"),
-                "gateways": host.gateways(),
-                "rights": rights,
-            })
-        }),
+    let answered = match parts.as_slice() {
+        [] => root(host, head).await,
         ["gateways", namespace, name, rest @ ..] => {
             let gateway = GatewayName {
                 namespace: (*namespace).to_owned(),
                 name: (*name).to_owned(),
             };
-            match host.fleet(&gateway) {
-                Some(fleet) => of_gateway(host, rights, &gateway, &fleet, rest, head).await,
-                None => refused(StatusCode::NOT_FOUND, "there is no such gateway here"),
-            }
+            let asked = Asked {
+                host,
+                gateway: &gateway,
+                head,
+                body,
+            };
+            asked.answer(rest).await
         }
-        _ => refused(StatusCode::NOT_FOUND, "there is no such path"),
-    }
+        _ => Err(no_such_path()),
+    };
+    answered.unwrap_or_else(Answer::from)
 }
 
-async fn of_gateway(
-    host: &dyn Host,
-    rights: Rights,
-    gateway: &GatewayName,
-    fleet: &Fleet,
-    rest: &[&str],
-    head: &request::Parts,
-) -> Answer {
-    let query = query(head.uri.query().unwrap_or_default());
-    if let ["requests", of @ ..] = rest {
-        let is_read = head.method == Method::GET;
-        if !(if is_read {
-            rights.requests
-        } else {
-            rights.replay
-        }) {
-            return refused(StatusCode::FORBIDDEN, "you may not do this with requests");
+async fn root(host: &dyn Host, head: &request::Parts) -> Result<Answer, Refusal> {
+    if head.method != Method::GET {
+        return Err(Refusal::not_allowed("GET"));
+    }
+    let shown = json!({ "release": env!("CARGO_PKG_VERSION"), "gateways": host.gateways().await? });
+    Ok(json_answer(StatusCode::OK, &shown))
+}
+
+/// A question about one gateway.
+struct Asked<'a> {
+    host: &'a dyn Host,
+    gateway: &'a GatewayName,
+    head: &'a request::Parts,
+    body: &'a Bytes,
+}
+
+impl Asked<'_> {
+    async fn answer(&self, rest: &[&str]) -> Result<Answer, Refusal> {
+        let rights = self.host.rights(self.gateway).await?;
+        let fleet = self.host.fleet(self.gateway);
+        let fleet = fleet.ok_or_else(|| {
+            Refusal::not_found("there is no such gateway here, or it is not served")
+        })?;
+        match rest {
+            ["requests", of @ ..] => self.requests(rights, of).await,
+            ["settings", "gateway"] => self.settings(rights, &Written::Gateway).await,
+            ["settings", "applications", namespace, name] => {
+                let of = Written::Application {
+                    namespace: (*namespace).to_owned(),
+                    name: (*name).to_owned(),
+                };
+                self.settings(rights, &of).await
+            }
+            _ if self.head.method != Method::GET => Err(Refusal::not_allowed("GET")),
+            ["rights"] => Ok(json_answer(StatusCode::OK, &rights)),
+            ["settings"] => self.host.settings(self.gateway).await,
+            _ => self.figures(&fleet, rest).await,
+        }
+    }
+
+    async fn requests(&self, rights: Rights, of: &[&str]) -> Result<Answer, Refusal> {
+        let may = match self.head.method {
+            Method::GET | Method::HEAD => rights.requests,
+            _ => rights.replay,
+        };
+        if !may {
+            let problem = "you may not do this with requests";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, problem));
         }
         let mut path = "/requests".to_owned();
         for part in of {
             path = format!("{path}/{part}");
         }
-        if let Some(asked) = head.uri.query() {
+        if let Some(asked) = self.head.uri.query() {
             path = format!("{path}?{asked}");
         }
-        return host.requests(gateway, head, &path).await;
+        self.host.requests(self.gateway, self.head, &path).await
     }
-    if head.method != Method::GET {
-        return not_allowed("GET");
-    }
-    match rest {
-        [] => shown(fleet.look(|fleet| Some(fleet.snapshot())).await),
-        ["applications"] => shown(
-            fleet
-                .look(|fleet| Some(fleet.applications()))
-                .await
-                .map(|all| select(all, &query)),
-        ),
-        ["series"] => {
-            let seconds = query
-                .get("seconds")
-                .map_or(Ok(SECONDS), |seconds| seconds.parse());
-            let Some(seconds) = seconds
-                .ok()
-                .filter(|seconds| (1..=SECONDS_MAX).contains(seconds))
-            else {
-                let problem = format!("seconds: expected a number from 1 to {SECONDS_MAX}");
-                return refused(StatusCode::BAD_REQUEST, &problem);
-            };
-            let application = query.get("application").cloned();
-            shown(
-                fleet
-                    .look(move |fleet| fleet.series(application.as_deref(), seconds))
-                    .await,
-            )
+
+    async fn settings(&self, rights: Rights, of: &Written) -> Result<Answer, Refusal> {
+        match self.head.method {
+            Method::GET => self.host.written(self.gateway, of).await,
+            Method::PATCH if !rights.edit => {
+                let problem = "you may not change settings here";
+                Err(Refusal::new(StatusCode::FORBIDDEN, problem))
+            }
+            Method::PATCH => {
+                let edit = serde_json::from_slice(self.body).map_err(|wrong| {
+                    let problem = format!(
+                        "expected {{\"generation\": N, \"spec\": {{...}}}} as JSON: {wrong}"
+                    );
+                    Refusal::new(StatusCode::BAD_REQUEST, &problem)
+                })?;
+                let dry = self.query().get("dryRun").is_some_and(|dry| dry == "true");
+                self.host.edit(self.gateway, of, edit, dry).await
+            }
+            _ => Err(Refusal::not_allowed("GET, PATCH")),
         }
-        ["plan"] => shown(
-            fleet
-                .look(|fleet| Some(super::plan::shown(&fleet.plan())))
-                .await,
-        ),
-        ["settings"] => host.settings(gateway).await,
-        _ => refused(StatusCode::NOT_FOUND, "there is no such path"),
     }
+
+    async fn figures(&self, fleet: &Fleet, rest: &[&str]) -> Result<Answer, Refusal> {
+        let query = self.query();
+        match rest {
+            [] => shown(fleet.look(|fleet| Some(fleet.snapshot())).await),
+            ["applications"] => {
+                let all = fleet.look(|fleet| Some(fleet.applications())).await;
+                shown(all.map(|all| select(all, &query)))
+            }
+            ["series"] => {
+                let (seconds, application) = (seconds(&query)?, query.get("application").cloned());
+                let series = fleet.look(move |fleet| fleet.series(application.as_deref(), seconds));
+                shown(series.await)
+            }
+            ["plan"] => {
+                let plan = fleet.look(|fleet| Some(super::plan::shown(&fleet.plan())));
+                shown(plan.await)
+            }
+            _ => Err(no_such_path()),
+        }
+    }
+
+    fn query(&self) -> BTreeMap<String, String> {
+        let text = self.head.uri.query().unwrap_or_default();
+        form_urlencoded::parse(text.as_bytes())
+            .into_owned()
+            .collect()
+    }
+}
+
+fn seconds(query: &BTreeMap<String, String>) -> Result<u64, Refusal> {
+    let seconds = query
+        .get("seconds")
+        .map_or(Ok(SECONDS), |seconds| seconds.parse());
+    let seconds = seconds
+        .ok()
+        .filter(|seconds| (1..=SECONDS_MAX).contains(seconds));
+    seconds.ok_or_else(|| {
+        let problem = format!("seconds: expected a number from 1 to {SECONDS_MAX}");
+        Refusal::new(StatusCode::BAD_REQUEST, &problem)
+    })
 }
 
 /// The busiest first.
@@ -186,39 +208,13 @@ fn select(mut all: Vec<Application>, query: &BTreeMap<String, String>) -> Value 
     json!({ "applications": all, "found": found, "total": total })
 }
 
-fn query(text: &str) -> BTreeMap<String, String> {
-    form_urlencoded::parse(text.as_bytes())
-        .into_owned()
-        .collect()
+fn no_such_path() -> Refusal {
+    Refusal::not_found("there is no such path")
 }
 
-fn only_get(head: &request::Parts, shown: impl FnOnce() -> Value) -> Answer {
-    match head.method {
-        Method::GET => json_answer(StatusCode::OK, &shown()),
-        _ => not_allowed("GET"),
-    }
-}
-
-fn shown<T: Serialize>(found: Option<T>) -> Answer {
-    match found {
-        Some(found) => json_answer(StatusCode::OK, &found),
-        None => refused(StatusCode::NOT_FOUND, "nothing is known of that"),
-    }
-}
-
-fn not_allowed(methods: &'static str) -> Answer {
-    let mut answer = refused(
-        StatusCode::METHOD_NOT_ALLOWED,
-        &format!("expected {methods}"),
-    );
-    let methods = HeaderValue::from_static(methods);
-    answer.headers_mut().insert(ALLOW, methods);
-    answer
-}
-
-/// `{"error": ...}`.
-pub fn refused(status: StatusCode, problem: &str) -> Answer {
-    json_answer(status, &json!({ "error": problem }))
+fn shown<T: Serialize>(found: Option<T>) -> Result<Answer, Refusal> {
+    let found = found.ok_or_else(|| Refusal::not_found("nothing is known of that"))?;
+    Ok(json_answer(StatusCode::OK, &found))
 }
 
 pub fn json_answer(status: StatusCode, shown: &impl Serialize) -> Answer {

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::tls::{self, Identity};
 use super::tokens::{self, Bearer, Key, Keys, Refused};
+use crate::monitor::leader::PROTOCOL;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(5);
@@ -31,6 +32,11 @@ const TRUSTED: &str = "ca.crt";
 /// Name of the Secret, of the Service, and with it of the certificate.
 pub fn service(lease: &str) -> String {
     format!("{lease}-manager")
+}
+
+/// Where the Service is found in the cluster.
+pub fn host(namespace: &str, lease: &str) -> String {
+    format!("{}.{namespace}.svc", service(lease))
 }
 
 fn secret_name(lease: &str) -> String {
@@ -55,7 +61,7 @@ pub async fn keep(
     let name = secret_name(lease);
     let service = service(lease);
     let names = [
-        format!("{service}.{namespace}.svc"),
+        host(namespace, lease),
         format!("{service}.{namespace}"),
         service,
     ];
@@ -173,7 +179,7 @@ fn show(identity: &Identity, shown: &Shown) -> anyhow::Result<()> {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth();
     let mut config = config.with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), PROTOCOL.to_vec()];
     shown.server.send_replace(Some(Arc::new(config)));
     shown.trusted.send_replace(identity.trusted().into());
     Ok(())

@@ -1,5 +1,5 @@
 //! The port that data planes attend: TLS, then HTTP/2, then the manager's service. Each step is bounded in time, all of them in
-//! number.
+//! number. Whoever asks for HTTP/1.1 is another operator, about the monitor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
+
+use crate::monitor;
+use crate::web::{self, Handler};
 
 /// A pod has one; more than there can be pods are somebody else's.
 const CONNECTIONS_MAX: usize = 12_000;
@@ -34,6 +38,7 @@ pub async fn serve(
     listener: TcpListener,
     mut certificate: watch::Receiver<Option<Arc<ServerConfig>>>,
     directory: Arc<dyn Directory>,
+    monitor: Handler,
 ) {
     if certificate.wait_for(Option::is_some).await.is_err() {
         return;
@@ -48,9 +53,12 @@ pub async fn serve(
                 let Some(config) = certificate.borrow().clone() else {
                     continue;
                 };
-                let (service, handshakes) = (service.clone(), Arc::clone(&handshakes));
+                let (service, monitor) = (service.clone(), Arc::clone(&monitor));
+                let handshakes = Arc::clone(&handshakes);
                 connections.spawn(async move {
-                    connection(stream, config, service, &handshakes).await;
+                    if let Some(stream) = shaken(stream, config, &handshakes).await {
+                        connection(stream, service, monitor).await;
+                    }
                     drop(place);
                 });
             }
@@ -63,20 +71,23 @@ pub async fn serve(
     }
 }
 
-async fn connection(
+async fn shaken(
     stream: TcpStream,
     config: Arc<ServerConfig>,
-    service: grpc::Server,
     handshakes: &Semaphore,
-) {
+) -> Option<TlsStream<TcpStream>> {
     let shaken = async {
         let _one = handshakes.acquire().await.ok()?;
         stream.set_nodelay(true).ok()?;
         TlsAcceptor::from(config).accept(stream).await.ok()
     };
-    let Ok(Some(stream)) = timeout(HANDSHAKE_TIMEOUT, shaken).await else {
-        return;
-    };
+    timeout(HANDSHAKE_TIMEOUT, shaken).await.ok().flatten()
+}
+
+async fn connection(stream: TlsStream<TcpStream>, service: grpc::Server, monitor: Handler) {
+    if stream.get_ref().1.alpn_protocol() == Some(monitor::leader::PROTOCOL) {
+        return web::connection(stream, monitor::LIMITS, monitor).await;
+    }
     let served = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_AFTER)

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::tokens::tests::Signer;
 use super::*;
-use crate::fixtures::ApiServer;
+use crate::fixtures::{ApiServer, SMALL, validated};
 use crate::packed::Packed;
 
 fn pod(name: &str, template: &str, created: i64) -> Arc<PodView> {
@@ -137,7 +137,8 @@ async fn a_data_plane_is_heard_where_its_gateway_is_led_and_as_itself_only() {
         Some(Refusal::Unknown(_))
     ));
     let key = ("n".to_owned(), "g".to_owned());
-    fleets.feed(&key, wishes(), &[], None);
+    let config = validated(SMALL).config;
+    fleets.feed(&key, wishes(), &config, &[], None);
     assert_eq!(refused(Some(&own), "n/g", "g-a").await, None);
     let forged = token(&stranger, "g-a", "1");
     let former = token(&signer, "g-a", "0");

@@ -41,6 +41,8 @@ pub struct Validated {
     pub restarted_at: Option<String>,
     /// Where data planes find the manager, as in `https://sluice-manager.sluice-system.svc:8443`.
     pub manager: String,
+    /// Where the operators' pods are, which ask data planes for requests.
+    pub operators: String,
     /// The certificates by which they know it; empty while there are none.
     pub trusted: Arc<str>,
     /// Of the Redis that the operator runs, apart from the data plane.

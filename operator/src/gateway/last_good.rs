@@ -101,6 +101,7 @@ fn restore(snapshot: &Snapshot, defaults: &validate::Defaults) -> Option<Validat
         default_image: defaults.data_plane_image.clone(),
         restarted_at: validate::restarted_at(snapshot),
         manager: defaults.manager.clone(),
+        operators: defaults.operators.clone(),
         trusted: Arc::default(),
         redis: Vec::new(),
         spec,

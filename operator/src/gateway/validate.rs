@@ -34,6 +34,8 @@ pub struct Defaults {
     pub redis_image: String,
     /// Where data planes find the manager.
     pub manager: String,
+    /// The namespace of the operators' pods.
+    pub operators: String,
 }
 
 /// What became of a Gateway and its Applications.
@@ -96,6 +98,7 @@ pub fn validate(
             default_image: defaults.data_plane_image.clone(),
             restarted_at: restarted_at(snapshot),
             manager: defaults.manager.clone(),
+            operators: defaults.operators.clone(),
             trusted: Arc::default(),
             redis,
             spec,

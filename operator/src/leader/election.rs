@@ -27,6 +27,8 @@ pub(crate) struct Lease {
     pub transitions: i32,
     /// What its holder promises to renew it within, which may be another version's.
     pub time: Duration,
+    /// Where its holder is asked what only it knows; empty: nowhere.
+    pub address: String,
 }
 
 /// What to do.
@@ -93,6 +95,14 @@ impl Election {
     /// When [`Self::may_write`] ends unless the lease is renewed.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.renewed.map(|renewed| renewed + RENEW_DEADLINE)
+    }
+
+    /// Where the operator is that holds the lease, if it is another one.
+    pub(crate) fn leader(&self) -> Option<&str> {
+        let (lease, _) = self.seen.as_ref()?;
+        let lease = lease.as_ref()?;
+        let is_others = !lease.holder.is_empty() && lease.holder != self.identity;
+        (is_others && !lease.address.is_empty()).then_some(lease.address.as_str())
     }
 
     /// From now on nothing is written, and the lease is given back.

@@ -13,7 +13,7 @@ use sluice_crds::gateway::{ManagedRedis, Resources, StorageMode, WhenDeleted, qu
 use super::{REDIS, SHARD_LABEL, name, shard_name, wanted};
 use crate::digest;
 use crate::kinds::Kind;
-use crate::object::{DATA_PLANE, Object, Owner};
+use crate::object::{DATA_PLANE, OPERATOR, OPERATOR_LABEL, Object, Owner};
 use crate::redis::config::{self, PORT, Passwords, Settings};
 use crate::world::Live;
 
@@ -144,7 +144,7 @@ fn network_policy(owner: &Owner) -> Object {
     let pods = |component: &str| json!({"podSelector": {"matchLabels": owner.selector(component)}});
     let operators = json!({
         "namespaceSelector": {},
-        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "sluice-operator"}},
+        "podSelector": {"matchLabels": {OPERATOR_LABEL: OPERATOR}},
     });
     let body = json!({
         "spec": {

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { ask, type Found, type FoundPage, type GatewayName, pathOf, type Rights, type Shown } from "../api";
+import { ask, message, type Found, type FoundPage, type GatewayName, pathOf, type Rights, type Shown } from "../api";
 import { bytes } from "../format";
 import { Problem, Table } from "../parts";
 
@@ -11,10 +11,6 @@ interface Wanted {
   application: string;
   key: string;
   state: string;
-}
-
-function message(failure: unknown): string {
-  return failure instanceof Error ? failure.message : String(failure);
 }
 
 export function Requests(props: { gateway: GatewayName; rights: Rights }) {
@@ -37,7 +33,9 @@ export function Requests(props: { gateway: GatewayName; rights: Rights }) {
       setProblem(message(failure));
     }
   };
-  useEffect(() => void search(), [base]);
+  useEffect(() => {
+    if (rights.requests) void search();
+  }, [base, rights.requests]);
 
   if (!rights.requests) return <p class="note">You may not look at requests.</p>;
   const set = (name: keyof Wanted) => (event: { currentTarget: HTMLInputElement | HTMLSelectElement }) =>

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::redact::Redaction;
 use super::time::format_ms;
 use crate::clock::unix_ms;
 use crate::ingest::deliver::{CapReport, CapState, LaneReport, Report, UpstreamReport};
@@ -64,11 +65,13 @@ fn verdict_json(verdict: &Verdict) -> Value {
 
 /// `{"method", "target", "headers": [[name, value]...], "client", "secure", "body", "bodyBytes", "bodyTruncated"?}`, or
 /// `{"error"}` when what is stored cannot be read.
-pub(super) fn request(stored: Bytes) -> Value {
-    let request = match StoredRequest::decode(stored) {
+pub(super) fn request(stored: Bytes, redaction: &Redaction) -> Value {
+    let mut request = match StoredRequest::decode(stored) {
         Ok(request) => request,
         Err(failure) => return json!({ "error": failure.to_string() }),
     };
+    let bytes = request.body.len();
+    redaction.request(&mut request);
     let mut shown = Map::new();
     shown.insert("method".to_owned(), request.method.as_str().into());
     put_bytes(&mut shown, "target", &request.target);
@@ -89,7 +92,7 @@ pub(super) fn request(stored: Bytes) -> Value {
             end -= 1;
         }
     }
-    shown.insert("bodyBytes".to_owned(), whole.into());
+    shown.insert("bodyBytes".to_owned(), bytes.into());
     put_bytes(&mut shown, "body", &request.body[..end]);
     Value::Object(shown)
 }

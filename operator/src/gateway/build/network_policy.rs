@@ -1,4 +1,4 @@
-//! NetworkPolicy: clients reach the listeners, and only who is told to reaches the admin port.
+//! NetworkPolicy: clients reach the listeners, and only operators and who is told to reach the admin port.
 //!
 //! The admin port shows requests and can repeat them, so it is not for everybody. What the pods connect to is not limited:
 //! upstreams may be anywhere.
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ADMIN_PORT, Validated};
 use crate::kinds::Kind;
-use crate::object::{DATA_PLANE, Object};
+use crate::object::{DATA_PLANE, OPERATOR, OPERATOR_LABEL, Object};
 
 /// Namespaces and pods with this label, set to `true`, may reach the admin port: those of Prometheus, say.
 const ADMIN_ACCESS_LABEL: &str = "sluice.dev/admin-access";
@@ -18,6 +18,10 @@ pub(super) fn build(wanted: &Validated) -> Object {
     let ports: Vec<Value> = listeners
         .map(|listener| json!({"port": listener.port, "protocol": "TCP"}))
         .collect();
+    let operators = json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": wanted.operators}},
+        "podSelector": {"matchLabels": {OPERATOR_LABEL: OPERATOR}},
+    });
     let labelled = json!({"matchLabels": {ADMIN_ACCESS_LABEL: "true"}});
     let body = json!({
         "spec": {
@@ -27,7 +31,7 @@ pub(super) fn build(wanted: &Validated) -> Object {
                 {"ports": ports},
                 {
                     "ports": [{"port": ADMIN_PORT, "protocol": "TCP"}],
-                    "from": [{"namespaceSelector": labelled}, {"podSelector": labelled}],
+                    "from": [{"namespaceSelector": labelled}, {"podSelector": labelled}, operators],
                 },
             ],
         },

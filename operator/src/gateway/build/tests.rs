@@ -5,35 +5,9 @@ use std::{env, fs};
 
 use serde_json::Value;
 use sluice_crds::gateway::ServiceTopology;
-use sluice_crds::manifest;
 
 use super::*;
-use crate::fixtures::{defaults, pod};
-use crate::gateway::dereference::Snapshot;
-use crate::gateway::validate;
-
-/// The Gateway of a manifest, as if an API server had it.
-fn validated(text: &str) -> Validated {
-    let (objects, problems) = manifest::parse(&[("in.yaml".to_owned(), text.to_owned())]);
-    assert_eq!(problems, []);
-    let gateway = &objects.gateways[0];
-    let live = serde_json::json!({
-        "apiVersion": "sluice.dev/v1alpha1", "kind": "Gateway",
-        "metadata": {"name": gateway.name, "namespace": gateway.namespace, "uid": "uid-g"},
-        "spec": gateway.spec,
-    });
-    let snapshot = Snapshot {
-        key: (gateway.namespace.clone(), gateway.name.clone()),
-        gateway: Arc::new(serde_json::from_value(live).unwrap()),
-        applications: Vec::new(),
-        objects,
-        live: crate::world::Live::new(),
-        pods: Vec::new(),
-    };
-    let judgement = validate::validate(&snapshot, &defaults(), Vec::new(), None);
-    assert_eq!(judgement.problems, []);
-    judgement.validated.unwrap()
-}
+use crate::fixtures::{SMALL, pod, validated};
 
 fn documents(prepared: Prepared) -> String {
     let Prepared {
@@ -89,16 +63,6 @@ fn gateways_consist_of_what_is_recorded() {
     }
     assert!(cases > 1 && stale.is_empty(), "{}", stale.join("\n"));
 }
-
-const SMALL: &str = "
-apiVersion: sluice.dev/v1alpha1
-kind: Gateway
-metadata: {name: g, namespace: n}
-spec:
-  listeners: [{name: clients, port: 8000}]
-  relay: {authentication: {anonymous: Allowed}}
-  redis: {external: {url: 'redis://redis'}}
-";
 
 #[test]
 fn pods_are_replaced_for_what_they_do_not_take_over_and_for_nothing_else() {

@@ -10,6 +10,7 @@ fn lease(version: u64, holder: &str) -> Lease {
         holder: holder.to_owned(),
         transitions: 0,
         time: LEASE_TIME,
+        address: String::new(),
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) fn config(change: impl FnOnce(&mut Ingest)) -> Arc<Ingest> {
             time: Duration::from_secs(60),
             bytes: 1 << 30,
         },
+        redact: Vec::new(),
         requests_per_minute: None,
         delivery: Delivery {
             attempts: 3,

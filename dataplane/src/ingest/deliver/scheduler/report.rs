@@ -188,6 +188,7 @@ impl Scheduler {
         let mut figures = Figures {
             caps: self.cap_reports(now),
             upstreams: self.upstream_reports(now),
+            parked: self.supply.parked.clone(),
             ..Figures::default()
         };
         for (_, lane) in &self.lanes {

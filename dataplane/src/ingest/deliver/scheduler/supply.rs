@@ -4,7 +4,8 @@
 //! the process, and bytes of requests for the process, those in flight included. When the bytes are used up, lanes that
 //! are not being sent give theirs back and read them again later.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -63,6 +64,8 @@ pub(super) struct Supply {
     hand: LaneId,
     scan: u64,
     thorough_at: Option<Instant>,
+    /// In lanes that nothing waits in.
+    pub(super) parked: BTreeMap<Arc<str>, u64>,
 }
 
 /// A claim to make.
@@ -85,6 +88,7 @@ impl Scheduler {
     /// What the queue says of its lanes.
     pub(in crate::ingest::deliver) fn scanned(&mut self, stats: Vec<LaneStats>, now: Instant) {
         self.supply.scan += 1;
+        self.supply.parked.clear();
         let scan = self.supply.scan;
         let thorough = self.supply.thorough_at.is_none_or(|at| now >= at);
         if thorough {
@@ -93,7 +97,11 @@ impl Scheduler {
         for stats in stats {
             let id = match self.lane_of.get(&stats.lane) {
                 Some(id) => *id,
-                None if stats.waiting == 0 => continue,
+                None if stats.waiting == 0 => {
+                    let application = stats.lane.application;
+                    *self.supply.parked.entry(application).or_default() += stats.parked;
+                    continue;
+                }
                 None => self.add_lane(stats.lane, now),
             };
             let lane = &mut self.lanes[id];

@@ -50,6 +50,7 @@ pub(crate) fn ingest(applications: Vec<Application>, upstreams: Vec<Upstream>) -
             time: Duration::from_secs(3_600),
             bytes: 1 << 30,
         },
+        redact: Vec::new(),
         requests_per_minute: None,
         delivery: Delivery {
             attempts: 10,
