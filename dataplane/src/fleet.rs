@@ -25,6 +25,7 @@ mod gate;
 mod limits;
 mod metrics;
 mod orders;
+mod past;
 mod report;
 mod reporter;
 pub mod shares;

@@ -173,7 +173,12 @@ async fn run(
                 Some(Mail::Attend(pod, stream)) => {
                     streams.insert(pod, stream);
                 }
-                Some(Mail::Report(report)) => due = planner.note(*report, now()),
+                Some(Mail::Report(mut report)) => {
+                    if let Some(past) = report.past.take() {
+                        recorder.learn(&report.instance, &past, unix_s());
+                    }
+                    due = planner.note(*report, now());
+                }
                 Some(Mail::Left(pod, number)) => {
                     if streams.get(&pod).is_some_and(|stream| stream.number == number) {
                         planner.note_left(&pod, now());

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use sluice_proto::fleet::Past;
+
 use crate::plan::PlanSummary;
 use crate::planner::Planner;
 use crate::policy::Policy;
@@ -14,6 +16,7 @@ use crate::view::View;
 pub mod api;
 mod history;
 pub mod page;
+mod past;
 pub mod plan;
 mod series;
 pub mod settings;
@@ -54,6 +57,11 @@ impl Recorder {
             now,
             unix_s,
         }
+    }
+
+    /// What a process says of the time before this manager.
+    pub(crate) fn learn(&mut self, instance: &Arc<str>, past: &Past, unix_s: u64) {
+        self.history.learn(instance, past, unix_s);
     }
 
     /// How it is now becomes a part of how it was.

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::convert::{APPLICATIONS_MAX, CAPS_MAX, Malformed, TEXT_BYTES_MAX, UPSTREAMS_MAX};
+pub use self::past::{PAST_MAX, PAST_STEP_S};
 
 mod convert;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +42,29 @@ pub struct Report {
     pub sends_nothing: bool,
     /// Those of which something has changed since the last report of the stream.
     pub applications: Vec<Application>,
+    /// In the first report of a stream: how it was until now.
+    pub past: Option<Past>,
+}
+
+/// How a data plane was, in points of [`PAST_STEP_S`] one after the other.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Past {
+    /// Unix seconds at which the first point begins; a multiple of the step.
+    pub from_s: u64,
+    /// `None`: nothing is known of that time.
+    pub points: Vec<Option<PastPoint>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct PastPoint {
+    pub arrived_per_minute: f32,
+    pub delivered_per_minute: f32,
+    pub failed_per_minute: f32,
+    pub waiting: f32,
+    pub oldest_seconds: f32,
+    pub connections: f32,
+    pub messages_in_per_second: f32,
+    pub messages_out_per_second: f32,
 }
 
 /// Which directive, of which manager: a higher term is a later manager.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluice_crds::config::GatewayConfig;
 use sluice_proto::fleet::{Application, Cap, CapKey, Load, Queue, Relay, Upstream};
 
 use super::shares::{InForce, Why};
@@ -32,6 +33,15 @@ pub(super) struct Collector {
     accepted_total: u64,
     /// As it was said last on this stream.
     said: BTreeMap<Arc<str>, Application>,
+}
+
+/// Names of those that are configured.
+pub(super) fn applications(config: &GatewayConfig) -> Vec<Arc<str>> {
+    let ingest = config.ingest.iter();
+    let applications = ingest.flat_map(|ingest| &ingest.applications);
+    applications
+        .map(|application| application.name.as_str().into())
+        .collect()
 }
 
 pub(super) fn relay(shared: &Shared) -> Relay {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_crds::config::GatewayConfig;
-use sluice_proto::fleet::{Phase, Report, Version};
+use sluice_proto::fleet::{Past, Phase, Report, Version};
 use tokio::sync::watch;
 
 use super::report::{self, Collected, Collector, IngestSide};
@@ -40,6 +40,8 @@ pub struct Reporter {
     applications: Vec<Arc<str>>,
     collector: Collector,
     sequence: u64,
+    /// Of the next report.
+    past: Option<Past>,
 }
 
 impl Reporter {
@@ -59,23 +61,21 @@ impl Reporter {
             applications: Vec::new(),
             collector: Collector::default(),
             sequence: 0,
+            past: None,
         };
         reporter.follow_config();
         reporter
     }
 
-    /// Whoever reads the next report knows nothing of those before.
-    pub(super) fn begin(&mut self) {
+    /// Whoever reads the next report knows nothing of those before, and is told how it was.
+    pub(super) fn begin(&mut self, past: Option<Past>) {
         self.collector.begin();
+        self.past = past;
     }
 
     fn follow_config(&mut self) {
         let config = Arc::clone(&self.sides.config.borrow_and_update());
-        let ingest = config.ingest.iter();
-        self.applications = ingest
-            .flat_map(|ingest| &ingest.applications)
-            .map(|application| application.name.as_str().into())
-            .collect();
+        self.applications = report::applications(&config);
     }
 
     pub async fn next(&mut self, told: Told) -> Report {
@@ -106,6 +106,7 @@ impl Reporter {
             applications: collected.applications,
             ends_in: self.ends_in(),
             sends_nothing: told.sends_nothing,
+            past: self.past.take(),
             ..self.identity.clone()
         }
     }

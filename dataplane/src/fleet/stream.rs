@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use http::Uri;
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use sluice_crds::config::GatewayConfig;
 use sluice_proto::fleet::{Directive, Steering, Version};
@@ -25,6 +26,7 @@ use super::limits::{
 };
 use super::metrics::Metrics;
 use super::orders::Orders;
+use super::past::{self, Remembered};
 use super::reporter::{Reporter, Sides, Told};
 use super::shares::Boot;
 use crate::args::ManagerArgs;
@@ -49,6 +51,8 @@ pub struct Member {
     has_ingest: bool,
     links: Links,
     reporter: Reporter,
+    past: Arc<Mutex<Remembered>>,
+    sides: Sides,
     orders: Orders,
     applied: watch::Receiver<Version>,
     ended: watch::Receiver<Option<Instant>>,
@@ -95,7 +99,9 @@ impl Member {
             sent: VecDeque::new(),
             attended: None,
             metrics: Metrics::register(registry),
-            reporter: Reporter::new(sides, &pod, cores),
+            reporter: Reporter::new(sides.clone(), &pod, cores),
+            past: Arc::default(),
+            sides,
             args,
             links,
         }))
@@ -103,6 +109,11 @@ impl Member {
 
     /// Runs until it is dropped.
     pub async fn attend(mut self) {
+        let remembered = past::remember(self.sides.clone(), Arc::clone(&self.past));
+        tokio::join!(remembered, self.attend_for_ever());
+    }
+
+    async fn attend_for_ever(&mut self) {
         let mut pause_max = PAUSE_MIN;
         loop {
             let mut was_attended = false;
@@ -125,7 +136,8 @@ impl Member {
             Err(problem) => return problem,
         };
         let (reports, outgoing) = mpsc::channel(REPORTS_WAITING_MAX);
-        self.reporter.begin();
+        let past = self.past.lock().told();
+        self.reporter.begin(past);
         self.report(&reports).await;
         let mut directives = match self.meanwhile(target.attend(outgoing)).await {
             Ok(directives) => directives,

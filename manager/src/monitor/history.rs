@@ -1,12 +1,14 @@
 //! What is remembered of a fleet: of all of it, and of each application.
 //!
-//! A manager begins with nothing and learns no more than pods say, so what was before it is not here. Prometheus keeps that.
+//! What was before the manager it learns of data planes, for all of the fleet; of applications it begins with nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
+use sluice_proto::fleet::Past;
 
+use super::past::Before;
 use super::series::{Resolution, Series, Stretch, Sum};
 
 /// Ten minutes, two hours, a day: 88 KB.
@@ -74,6 +76,9 @@ const APPLICATION_SUMS: [Sum; 5] = [Sum::Mean, Sum::Mean, Sum::Mean, Sum::Most, 
 #[derive(Debug, Clone)]
 pub(crate) struct History {
     fleet: Series<8>,
+    /// When the first was recorded.
+    began_s: Option<u64>,
+    before: Before,
     applications: BTreeMap<Arc<str>, Series<5>>,
 }
 
@@ -91,6 +96,8 @@ impl Default for History {
     fn default() -> Self {
         Self {
             fleet: Series::new(FLEET_SUMS, &FLEET),
+            began_s: None,
+            before: Before::default(),
             applications: BTreeMap::new(),
         }
     }
@@ -99,7 +106,14 @@ impl Default for History {
 impl History {
     /// In the order of [`FLEET_FIELDS`].
     pub(crate) fn record(&mut self, now_s: u64, values: [f64; 8]) {
+        self.began_s.get_or_insert(now_s);
         self.fleet.record(now_s, values);
+    }
+
+    /// What a process says of the time before.
+    pub(crate) fn learn(&mut self, instance: &Arc<str>, past: &Past, now_s: u64) {
+        let until_s = self.began_s.unwrap_or(now_s);
+        self.before.learn(instance, past, until_s);
     }
 
     /// In the order of [`APPLICATION_FIELDS`].
@@ -126,10 +140,21 @@ impl History {
         now_s: u64,
     ) -> Option<Columns> {
         match application {
-            None => self
-                .fleet
-                .since(since_s, now_s)
-                .map(|shown| columns(&FLEET_FIELDS, &shown)),
+            None => {
+                let mut shown = self.fleet.since(since_s, now_s)?;
+                let until_s = if shown.points.is_empty() {
+                    now_s
+                } else {
+                    shown.from_s
+                };
+                let mut all = self.before.between(since_s, until_s, shown.step_s);
+                if let Some((from_s, _)) = all.first() {
+                    shown.from_s = *from_s;
+                    let points = all.drain(..).map(|(_, point)| point);
+                    shown.points.splice(..0, points);
+                }
+                Some(columns(&FLEET_FIELDS, &shown))
+            }
             Some(name) => {
                 let series = self.applications.get(name)?;
                 let shown = series.since(since_s, now_s);
@@ -159,6 +184,32 @@ fn columns<const N: usize>(names: &[&'static str; N], shown: &Stretch<N>) -> Col
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_before_the_manager_is_shown_before_what_it_saw() {
+        let point = sluice_proto::fleet::PastPoint {
+            arrived_per_minute: 7.0,
+            ..Default::default()
+        };
+        let past = Past {
+            from_s: 900,
+            points: vec![Some(point); 20],
+        };
+        let mut history = History::default();
+        history.learn(&"a".into(), &past, 1_000);
+        let shown = history.since(None, 960, 1_000).unwrap();
+        assert_eq!(shown.columns["arrivedPerMinute"], [Some(7.0); 40]);
+        for now_s in 1_005..1_010 {
+            history.record(now_s, [1.0; 8]);
+        }
+        history.learn(&"b".into(), &past, 1_010);
+        let shown = history.since(None, 980, 1_010).unwrap();
+        let arrived = &shown.columns["arrivedPerMinute"];
+        assert_eq!((shown.from, arrived.len()), (980, 30));
+        // Twenty seconds of both processes, but that one alone was there for the last five before the manager.
+        assert_eq!(arrived[..20], [Some(14.0); 20]);
+        assert_eq!(arrived[25..], [Some(1.0); 5]);
+    }
 
     #[test]
     fn applications_are_remembered_up_to_a_number() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Application, Cap, CapKey, Directive, Load, Phase, Queue, Relay, Report, Share, Steering,
+    Application, Cap, CapKey, Directive, Load, Past, Phase, Queue, Relay, Report, Share, Steering,
     Upstream, UpstreamShare, Version,
 };
 use crate::fleet_wire as wire;
@@ -83,6 +83,7 @@ impl TryFrom<wire::Report> for Report {
                 .then(|| Duration::from_millis(report.ends_in_ms.into())),
             sends_nothing: report.sends_nothing,
             applications: applications.collect::<Result<_, _>>()?,
+            past: report.past.map(Past::try_from).transpose()?,
         })
     }
 }
@@ -113,6 +114,7 @@ impl From<Report> for wire::Report {
             ends_in_ms: report.ends_in.map_or(0, |left| millis32(left).max(1)),
             sends_nothing: report.sends_nothing,
             applications: report.applications.into_iter().map(Into::into).collect(),
+            past: report.past.map(Into::into),
         }
     }
 }
@@ -422,7 +424,7 @@ fn key(field: &'static str, value: &str) -> Result<Option<CapKey>, Malformed> {
     Ok(CapKey::parse(value))
 }
 
-fn bounded(field: &'static str, entries: usize, max: usize) -> Result<(), Malformed> {
+pub(super) fn bounded(field: &'static str, entries: usize, max: usize) -> Result<(), Malformed> {
     if entries > max {
         return Err(Malformed::LongList {
             field,
@@ -441,7 +443,7 @@ fn time(ms: u64) -> Duration {
     Duration::from_millis(count(ms))
 }
 
-fn number(field: &'static str, value: f64) -> Result<f64, Malformed> {
+pub(super) fn number(field: &'static str, value: f64) -> Result<f64, Malformed> {
     if value.is_finite() && value >= 0.0 {
         Ok(value.min(NUMBER_MAX))
     } else {

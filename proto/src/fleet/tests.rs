@@ -67,6 +67,22 @@ fn report() -> Report {
         ends_in: Some(Duration::from_secs(9)),
         sends_nothing: true,
         applications: vec![application()],
+        past: Some(Past {
+            from_s: 1_000,
+            points: vec![
+                None,
+                Some(PastPoint {
+                    arrived_per_minute: 1.0,
+                    delivered_per_minute: 2.0,
+                    failed_per_minute: 3.0,
+                    waiting: 4.0,
+                    oldest_seconds: 5.5,
+                    connections: 6.0,
+                    messages_in_per_second: 7.0,
+                    messages_out_per_second: 8.0,
+                }),
+            ],
+        }),
     }
 }
 
@@ -194,4 +210,22 @@ fn keys_of_caps() {
     for text in ["", "application/", "zone/a", "Gateway"] {
         assert_eq!(CapKey::parse(text), None, "{text}");
     }
+}
+
+#[test]
+fn a_past_is_no_longer_than_it_may_be_and_has_numbers_alone() {
+    let read = |change: &dyn Fn(&mut wire::Past)| {
+        let mut report: wire::Report = report().into();
+        change(report.past.as_mut().unwrap());
+        Report::try_from(report)
+    };
+    let point = wire::PastPoint {
+        known: true,
+        ..wire::PastPoint::default()
+    };
+    assert!(read(&|past| past.points = vec![point; PAST_MAX]).is_ok());
+    assert!(read(&|past| past.points = vec![point; PAST_MAX + 1]).is_err());
+    assert!(read(&|past| past.points[1].waiting = f32::NAN).is_err());
+    let odd = read(&|past| past.from_s = 1_007).unwrap();
+    assert_eq!(odd.past.unwrap().from_s, 1_000);
 }
