@@ -68,6 +68,7 @@ impl Operator {
             .args(["--admin", &admin.to_string()])
             // Any port: no data plane finds it beside the cluster, and there are several of them.
             .args(["--fleet", "127.0.0.1:0"])
+            .args(["--monitor", "127.0.0.1:0"])
             .args(["--namespace", namespace])
             .args(arguments)
             .stdin(Stdio::null())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::AUTHORIZATION;
 use http::{Request, StatusCode, request};
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use sluice_manager::Fleet;
 use sluice_manager::monitor::api::{self, Edit, GatewayName, Host, Refusal, Rights, Written};
 use sluice_manager::monitor::{page, settings};
+use tokio::time::timeout;
 
 use crate::fleet::Fleets;
 use crate::shelf::Key;
@@ -38,6 +40,7 @@ pub const LIMITS: Limits = Limits {
 };
 /// Settings of an object are a few lines.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Monitor {
     pub world: Arc<World>,
@@ -73,29 +76,46 @@ impl Monitor {
                 None => Refusal::not_found("there is / and /api/v1").into(),
             };
         }
-        let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
-            let problem = format!("expected at most {BODY_BYTES_MAX} bytes");
-            return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, &problem).into();
+        let answered = match bearer(&head) {
+            Some(token) => self.answer_to(token, &head, body, asker).await,
+            None => Err(unauthenticated("a token of this cluster is wanted")),
         };
-        let body = body.to_bytes();
+        answered.unwrap_or_else(api::Answer::from)
+    }
+
+    async fn answer_to(
+        &self,
+        token: &str,
+        head: &request::Parts,
+        body: Incoming,
+        asker: Asker,
+    ) -> Result<api::Answer, Refusal> {
+        let body = read(body).await?;
         if self.fleets.term().is_none() {
-            let asked = match asker {
+            return match asker {
                 Asker::Person => self.leader.ask(head, body).await,
                 Asker::Operator => Err(leader::nobody()),
             };
-            return asked.unwrap_or_else(api::Answer::from);
         }
-        match bearer(&head) {
-            Some(token) => {
-                let look = Look {
-                    monitor: self,
-                    token,
-                };
-                api::answer(&look, &head, &body).await
-            }
-            None => unauthenticated("a token of this cluster is wanted").into(),
-        }
+        let look = Look {
+            monitor: self,
+            token,
+        };
+        Ok(api::answer(&look, head, &body).await)
     }
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Refusal> {
+    let body = Limited::new(body, BODY_BYTES_MAX).collect();
+    let body = timeout(BODY_TIMEOUT, body).await.map_err(|_| {
+        let problem = "the body did not come in time";
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, problem)
+    })?;
+    let body = body.map_err(|_| {
+        let problem = format!("expected a body of at most {BODY_BYTES_MAX} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, &problem)
+    })?;
+    Ok(body.to_bytes())
 }
 
 fn bearer(head: &request::Parts) -> Option<&str> {

@@ -39,7 +39,7 @@ pub struct Leader {
 }
 
 impl Leader {
-    pub(super) async fn ask(&self, head: request::Parts, body: Bytes) -> Result<Answer, Refusal> {
+    pub(super) async fn ask(&self, head: &request::Parts, body: Bytes) -> Result<Answer, Refusal> {
         let address = self.leadership.leader().ok_or_else(nobody)?;
         let asked = self.exchange(&address, head, body).await;
         asked.map_err(|failure| {
@@ -52,7 +52,7 @@ impl Leader {
     async fn exchange(
         &self,
         address: &str,
-        head: request::Parts,
+        head: &request::Parts,
         body: Bytes,
     ) -> anyhow::Result<Answer> {
         let config = client(&self.trusted.borrow().clone())?;
@@ -64,7 +64,7 @@ impl Leader {
                 .await
         });
         let stream = connected.await.context("no connection in time")??;
-        let mut request = Request::builder().method(head.method).uri(head.uri);
+        let mut request = Request::builder().method(&head.method).uri(&head.uri);
         request = request.header(HOST, &self.name);
         for passed in PASSED_ON {
             if let Some(value) = head.headers.get(&passed) {

@@ -187,10 +187,10 @@ impl Viewers {
             .call(token, Method::POST, REVIEWS, Some(&review))
             .await?;
         match said.status {
-            status if status.is_success() => Ok(match &said.body["status"]["allowed"] {
-                Value::Bool(true) => Said::Yes,
-                _ => Said::No,
-            }),
+            status if status.is_success() => {
+                let may = said.body["status"]["allowed"] == Value::Bool(true);
+                Ok(if may { Said::Yes } else { Said::No })
+            }
             StatusCode::UNAUTHORIZED => Ok(Said::Nobody),
             // Somebody who may not even ask may nothing.
             StatusCode::FORBIDDEN => Ok(Said::No),

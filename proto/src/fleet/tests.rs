@@ -5,6 +5,23 @@ use prost::Message;
 use super::*;
 use crate::fleet_wire as wire;
 
+fn past() -> Past {
+    let point = PastPoint {
+        arrived_per_minute: 1.0,
+        delivered_per_minute: 2.0,
+        failed_per_minute: 3.0,
+        waiting: 4.0,
+        oldest_seconds: 5.5,
+        connections: 6.0,
+        messages_in_per_second: 7.0,
+        messages_out_per_second: 8.0,
+    };
+    Past {
+        from_s: 1_000,
+        points: vec![None, Some(point)],
+    }
+}
+
 fn report() -> Report {
     Report {
         gateway: "shop/front".into(),
@@ -67,22 +84,7 @@ fn report() -> Report {
         ends_in: Some(Duration::from_secs(9)),
         sends_nothing: true,
         applications: vec![application()],
-        past: Some(Past {
-            from_s: 1_000,
-            points: vec![
-                None,
-                Some(PastPoint {
-                    arrived_per_minute: 1.0,
-                    delivered_per_minute: 2.0,
-                    failed_per_minute: 3.0,
-                    waiting: 4.0,
-                    oldest_seconds: 5.5,
-                    connections: 6.0,
-                    messages_in_per_second: 7.0,
-                    messages_out_per_second: 8.0,
-                }),
-            ],
-        }),
+        past: Some(past()),
     }
 }
 

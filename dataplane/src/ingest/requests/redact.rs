@@ -149,16 +149,25 @@ impl Redaction {
     /// Whether there were any.
     fn fields(&self, value: &mut Value) -> bool {
         match value {
-            Value::Object(map) => map.iter_mut().fold(false, |any, (name, value)| {
-                if self.hides(name.as_bytes()) {
-                    *value = HIDDEN.into();
-                    return true;
+            Value::Object(map) => {
+                let mut any = false;
+                for (name, value) in map {
+                    if self.hides(name.as_bytes()) {
+                        *value = HIDDEN.into();
+                        any = true;
+                    } else {
+                        any |= self.fields(value);
+                    }
                 }
-                self.fields(value) || any
-            }),
-            Value::Array(list) => list
-                .iter_mut()
-                .fold(false, |any, value| self.fields(value) || any),
+                any
+            }
+            Value::Array(list) => {
+                let mut any = false;
+                for value in list {
+                    any |= self.fields(value);
+                }
+                any
+            }
             Value::String(text) => match self.document(text.as_bytes()) {
                 Some(redacted) if redacted != text.as_bytes() => {
                     *text = String::from_utf8_lossy(&redacted).into_owned();
