@@ -19,6 +19,13 @@ const browser = await chromium.launch({
 });
 const page = await (await browser.newContext()).newPage();
 page.setDefaultTimeout(PATIENCE_MS);
+// The longest that the page kept the browser from anything else.
+await page.addInitScript(() => {
+  globalThis.longest = 0;
+  new PerformanceObserver((list) => {
+    for (const { duration } of list.getEntries()) globalThis.longest = Math.max(globalThis.longest, duration);
+  }).observe({ type: 'longtask' });
+});
 // What the page itself complains about, refused scripts and styles included.
 const complaints = [];
 page.on('console', (message) => { if (message.type() === 'error') complaints.push(message.text()); });
@@ -48,6 +55,7 @@ const commands = {
     const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
     return { faults: serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`) };
   },
+  longest: async () => ({ ms: await page.evaluate(() => globalThis.longest) }),
   complaints: async () => ({ complaints: complaints.splice(0) }),
 };
 

@@ -1,7 +1,7 @@
 //! The real manager of one gateway without Kubernetes: `sluice-e2e manager` serves it, tests kill it and start it again.
 //!
-//! What Kubernetes would say of pods is in a file of their names, one to a line, which is followed. The only part of this crate
-//! that links the manager; data planes see it over its socket.
+//! What Kubernetes would say of pods is in a file of their names, one to a line, which is followed. With `large` the only part of
+//! this crate that links the manager; data planes see it over its socket.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

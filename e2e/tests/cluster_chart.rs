@@ -80,7 +80,7 @@ async fn first_gateway(namespace: &Namespace) -> Result<()> {
     let commands: Vec<&str> = commands
         .filter(|line| line.starts_with("kubectl "))
         .collect();
-    let [wait, get, forward] = commands[..] else {
+    let [wait, get, forward, monitor, token] = commands[..] else {
         anyhow::bail!("{notes}");
     };
     for command in [wait, get] {
@@ -91,6 +91,44 @@ async fn first_gateway(namespace: &Namespace) -> Result<()> {
     let way = namespace.forward("deployment/first", 8000).await?;
     let answer = http::get(way.address, "/connection/websocket").await?;
     ensure!((400..500).contains(&answer.status), "{}", answer.status);
+    ensure!(
+        monitor.ends_with("port-forward service/sluice-monitor 8082")
+            && token.ends_with("create token ACCOUNT"),
+        "{notes}"
+    );
+    looked_at(namespace).await
+}
+
+/// The monitor needs no right of the operator's to know who looks.
+async fn looked_at(namespace: &Namespace) -> Result<()> {
+    let role = "--resource=gateways.sluice.dev";
+    namespace
+        .kubectl(&["create", "role", "looks", "--verb=get", role])
+        .await?;
+    let account = format!("--serviceaccount={}:looks", namespace.name());
+    for words in [
+        &["create", "serviceaccount", "looks"][..],
+        &["create", "rolebinding", "looks", "--role=looks", &account],
+    ] {
+        namespace.kubectl(words).await?;
+    }
+    let token = namespace.kubectl(&["create", "token", "looks"]).await?;
+    let bearer = format!("Bearer {}", token.trim());
+    let way = namespace.forward("service/sluice-monitor", 8082).await?;
+    let page = http::get(way.address, "/").await?;
+    ensure!(
+        page.status == 200 && page.text().contains("<title>Sluice"),
+        "{}",
+        page.text()
+    );
+    let headers = [("Authorization", bearer.as_str())];
+    let seen = http::request(way.address, "GET", "/api/v1", &headers, b"").await?;
+    let wanted = json!([{ "namespace": namespace.name(), "name": "first" }]);
+    ensure!(
+        seen.status == 200 && seen.json()?["gateways"] == wanted,
+        "{}",
+        seen.text()
+    );
     Ok(())
 }
 
