@@ -78,7 +78,7 @@ cluster-tests *NAMES="cluster_*":
     cargo test --locked --workspace "${tests[@]}" --no-run
     program=${CARGO_TARGET_DIR:-target}/debug/sluice-e2e
     "$program" cluster build
-    for tool in helm kube-score promtool; do "$program" cluster build "$tool" >/dev/null; done
+    for tool in helm kubeconform kubectl-validate kube-score promtool; do "$program" cluster build "$tool" >/dev/null; done
     trap '"${as_root[@]}" "$program" cluster down --name tests' EXIT
     "${as_root[@]}" "$program" cluster up --nodes 3 --name tests
     cargo test --locked --workspace --no-fail-fast "${tests[@]}"

@@ -15,7 +15,6 @@ pub mod http;
 pub mod http_load;
 pub mod httpbin;
 pub mod ingest;
-pub mod large;
 pub mod load;
 pub mod manager;
 pub mod manifest;

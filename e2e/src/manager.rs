@@ -21,6 +21,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower_service::Service;
 
+pub mod large;
+
 /// How often the file of pods is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use sluice_e2e::large::Large;
+use sluice_e2e::manager::large::Large;
 use sluice_e2e::page::Page;
 use tokio::task::block_in_place;
 use tokio::time::sleep;

@@ -136,11 +136,13 @@ fn main() -> Result<()> {
 fn parse_tool(text: &str) -> Result<Tool, String> {
     match text {
         "helm" => Ok(Tool::Helm),
+        "kubeconform" => Ok(Tool::Kubeconform),
+        "kubectl-validate" => Ok(Tool::KubectlValidate),
         "kube-score" => Ok(Tool::KubeScore),
         "kwok" => Ok(Tool::Kwok),
         "promtool" => Ok(Tool::Promtool),
         other => Err(format!(
-            "{other:?} is none of `helm`, `kube-score`, `kwok` and `promtool`"
+            "{other:?} is none of `helm`, `kubeconform`, `kubectl-validate`, `kube-score`, `kwok` and `promtool`"
         )),
     }
 }

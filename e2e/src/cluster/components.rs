@@ -22,6 +22,8 @@ enum Module {
     /// What a cluster consists of.
     Programs,
     Helm,
+    Kubeconform,
+    KubectlValidate,
     KubeScore,
     Kwok,
     Promtool,
@@ -32,6 +34,10 @@ enum Module {
 pub enum Tool {
     /// Installs charts.
     Helm,
+    /// Holds manifests against JSON schemas.
+    Kubeconform,
+    /// Does what an API server would with manifests: it has the schemas of Kubernetes itself.
+    KubectlValidate,
     /// Judges manifests.
     KubeScore,
     /// Keeps up nodes and pods that are nothing but objects, for tests of scale.
@@ -45,6 +51,8 @@ impl Tool {
     pub fn build(self) -> Result<PathBuf> {
         let (module, name) = match self {
             Self::Helm => (Module::Helm, "helm"),
+            Self::Kubeconform => (Module::Kubeconform, "kubeconform"),
+            Self::KubectlValidate => (Module::KubectlValidate, "kubectl-validate"),
             Self::KubeScore => (Module::KubeScore, "kube-score"),
             Self::Kwok => (Module::Kwok, "kwok"),
             Self::Promtool => (Module::Promtool, "promtool"),
@@ -87,6 +95,8 @@ impl Module {
         match self {
             Self::Programs => "programs",
             Self::Helm => "helm",
+            Self::Kubeconform => "kubeconform",
+            Self::KubectlValidate => "kubectl-validate",
             Self::KubeScore => "kube-score",
             Self::Kwok => "kwok",
             Self::Promtool => "promtool",
@@ -116,6 +126,8 @@ impl Module {
                 "k8s.io/kubernetes/cmd/kubelet",
             ],
             Self::Helm => &["helm.sh/helm/v4/cmd/helm"],
+            Self::Kubeconform => &["github.com/yannh/kubeconform/cmd/kubeconform"],
+            Self::KubectlValidate => &["sigs.k8s.io/kubectl-validate"],
             Self::KubeScore => &["github.com/zegl/kube-score/cmd/kube-score"],
             Self::Kwok => &["sigs.k8s.io/kwok/cmd/kwok"],
             Self::Promtool => &["github.com/prometheus/prometheus/cmd/promtool"],
@@ -151,7 +163,11 @@ impl Module {
                 Self::Programs => "no_btrfs,no_devmapper,no_zfs,no_aufs",
                 // Where Prometheus finds what it scrapes: clients of all clouds.
                 Self::Promtool => "remove_all_sd",
-                Self::Helm | Self::KubeScore | Self::Kwok => "",
+                Self::Helm
+                | Self::Kubeconform
+                | Self::KubectlValidate
+                | Self::KubeScore
+                | Self::Kwok => "",
             },
             packages: self.packages(),
         })
