@@ -10,7 +10,7 @@ export RUST_LIB_BACKTRACE := "0"
 # The cluster's tests that are left out here take longer than all others together; `just cluster-tests` runs them too.
 #
 # What CI runs, in its order
-ci: fmt page clippy deny test (cluster-tests "cluster_autoscale" "cluster_chart_rendered" "cluster_endpoints" "cluster_faults" "cluster_fleet" "cluster_gateway" "cluster_leaves_nothing" "cluster_monitor" "cluster_operator" "cluster_rollout" "cluster_start" "cluster_verdicts" "cluster_workloads")
+ci: fmt page clippy deny test (cluster-tests "cluster_autoscale" "cluster_chart_rendered" "cluster_endpoints" "cluster_faults" "cluster_fleet" "cluster_gateway" "cluster_leaves_nothing" "cluster_monitor" "cluster_operator" "cluster_redis_tls" "cluster_rollout" "cluster_start" "cluster_verdicts" "cluster_workloads")
 
 # Formatting is as rustfmt makes it
 fmt:

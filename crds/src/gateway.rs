@@ -44,7 +44,7 @@ pub use ingest::{
     Accept, Dialect, Durability, Generic, Ingest, RequestPart, Retention, Throttle, UnknownKeys,
 };
 pub use limits::{Heartbeat, Limits};
-pub use managed::{ManagedRedis, Storage, StorageMode, Topology, WhenDeleted};
+pub use managed::{ManagedRedis, ManagedTls, Storage, StorageMode, Topology, WhenDeleted};
 pub(crate) use quantity::QUANTITY;
 pub use redis::{ExternalRedis, Redis, RedisCredentials, RedisTls};
 pub use scaling::{Scaling, ScalingMode};

@@ -27,7 +27,7 @@ pub use link::{Connector, LinkError};
 pub use nodes::{Flags, Line, NodeId, SLOTS};
 pub use observe::{Answer, Attached, Follow, NodeView, Observation, Pod, Role, Seen, observe};
 pub use plan::{Decision, Hold, HoldReason, Memory, Step, Target, plan};
-pub use probe::probe;
+pub use probe::{client_config, probe};
 pub use topology::{Shape, Wanted};
 
 #[cfg(test)]

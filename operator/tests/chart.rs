@@ -292,6 +292,7 @@ fn the_operator_is_let_into_redis() {
         spec: &serde_json::from_value(json!({})).unwrap(),
         default_image: "example.com/redis:8",
         passwords: &passwords,
+        certificate: None,
         pods: &[],
         live: &Live::new(),
     };

@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::OBJECT_NAME;
 use super::data_plane::{IMAGE, Resources};
 use super::quantity::Quantity;
+use super::{OBJECT_NAME, ObjectRef};
 
 /// A Redis, or a Redis Cluster of three shards, that the operator runs beside the data planes. Kubernetes only.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Default, JsonSchema)]
@@ -13,6 +13,9 @@ use super::quantity::Quantity;
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "self.topology == oldSelf.topology",
     "message": "the topology cannot change: what is stored would stay behind"
+}, {
+    "rule": "has(self.tls) == has(oldSelf.tls)",
+    "message": "tls cannot be added or removed: servers with it and servers without would not speak with each other"
 }, {
     "rule": "self.topology == 'Cluster' || !has(self.replicasPerShard)",
     "message": "replicasPerShard needs topology Cluster"
@@ -35,6 +38,19 @@ pub struct ManagedRedis {
     /// CPU and memory of each server; unset: 100m and 512Mi are requested, and memory is limited to 512Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// TLS between the servers and towards them; unset: none. It cannot be added or removed later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ManagedTls>,
+}
+
+/// TLS of a Redis that the operator runs.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedTls {
+    /// Secret with the keys `tls.crt`, `tls.key` and `ca.crt`, as cert-manager makes them: a certificate for the name
+    /// `<gateway>-redis.<namespace>.svc`, which all servers show, and the authorities that vouch for it. When it
+    /// changes, servers are replaced one after the other; while authorities change, `ca.crt` holds the old and the new.
+    pub certificate_ref: ObjectRef,
 }
 
 /// How the servers stand together.

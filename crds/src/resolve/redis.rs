@@ -10,10 +10,12 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::config::{self, RedisAddress, Secret};
 use crate::gateway::{ExternalRedis, Redis, RedisCredentials, RedisTls};
+use crate::objects::Holder;
 
 use super::{Context, authentication, keys, references, upstream};
 
 const PATH: &str = "spec.redis.external";
+const MANAGED: &str = "spec.redis.managed";
 const PORT_DEFAULT: u16 = 6379;
 /// Any of them leads to all others; more of them in an address is a mistake.
 const SEEDS_MAX: usize = 64;
@@ -30,7 +32,7 @@ pub(super) fn resolve(
     let path = "spec.redis";
     match (&spec.managed, &spec.external) {
         (None, Some(external)) => resolve_external(external, context),
-        (Some(_), None) => {
+        (Some(managed), None) => {
             let key = (context.namespace.to_owned(), gateway.to_owned());
             let running = context.objects.managed_redis.get(&key);
             if running.is_none() {
@@ -38,7 +40,13 @@ pub(super) fn resolve(
                 let instead = "write external: {url: ...}, or apply the Gateway to a Kubernetes";
                 context.problem(format!("{path}.managed"), what, instead);
             }
-            running.cloned()
+            let tls = managed.tls.as_ref();
+            let tls = tls.map(|tls| authorities_of_managed(&tls.certificate_ref.name, context));
+            let mut running = running.cloned()?;
+            if let (Some(ca), Some(tls)) = (tls, &mut running.tls) {
+                tls.ca = Some(ca?);
+            }
+            Some(running)
         }
         (Some(_), Some(external)) => {
             let what = "there are both managed and external";
@@ -304,17 +312,28 @@ fn authorities(source: &crate::gateway::KeySource, context: &mut Context<'_>) ->
     )?;
     let path = format!("{path}.{field}");
     let pem = references::follow(holder, key, &path, context)?;
+    checked(pem, &format!("{path}.key"), context)
+}
+
+/// Of the Secret whose certificate the servers show, which is looked at as well.
+fn authorities_of_managed(secret: &str, context: &mut Context<'_>) -> Option<Secret> {
+    let field = format!("{MANAGED}.tls.certificateRef.name");
+    let certificate = keys::certificate(secret, &field, context);
+    let data = references::object(Holder::Secret, secret, &field, context)?;
+    let pem = references::value(data, "Secret", secret, "ca.crt", &field, context)?;
+    let pem = checked(pem, &field, context)?;
+    certificate.map(|_| pem)
+}
+
+/// Certificates of authorities, if they are some.
+fn checked(pem: Secret, field: &str, context: &mut Context<'_>) -> Option<Secret> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.expose()).collect();
     let mut roots = RootCertStore::empty();
     let good = certificates
         .is_ok_and(|all| !all.is_empty() && all.into_iter().all(|one| roots.add(one).is_ok()));
     if !good {
         let instead = "put the PEM certificates of the authorities there";
-        context.problem(
-            format!("{path}.key"),
-            "the value is not a PEM certificate",
-            instead,
-        );
+        context.problem(field, "the value is not a PEM certificate", instead);
         return None;
     }
     Some(pem)

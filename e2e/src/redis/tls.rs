@@ -21,22 +21,41 @@ pub struct Tls {
     pub client_required: bool,
 }
 
-impl Tls {
-    pub fn generate(client_required: bool) -> Result<Self> {
+/// Made for the occasion.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// PEM.
+    pub certificate: String,
+}
+
+impl Authority {
+    pub fn generate() -> Result<Self> {
         let mut authority = named("Sluice test authority", &[])?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
-        let ca = authority.self_signed(&key)?.pem();
-        let issuer = Issuer::new(authority, key);
-        let issue = |names: &[&str]| -> Result<(String, String)> {
-            let key = KeyPair::generate()?;
-            let certificate = named(names[0], names)?.signed_by(&key, &issuer)?;
-            Ok((certificate.pem(), key.serialize_pem()))
-        };
-        let (server_certificate, server_key) = issue(&["127.0.0.1", "localhost", "redis.test"])?;
-        let (client_certificate, client_key) = issue(&["client.test"])?;
+        let certificate = authority.self_signed(&key)?.pem();
         Ok(Self {
-            ca,
+            issuer: Issuer::new(authority, key),
+            certificate,
+        })
+    }
+
+    /// A certificate for these names, and its key, both PEM.
+    pub fn issue(&self, names: &[&str]) -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let certificate = named(names[0], names)?.signed_by(&key, &self.issuer)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+}
+
+impl Tls {
+    pub fn generate(client_required: bool) -> Result<Self> {
+        let authority = Authority::generate()?;
+        let names = ["127.0.0.1", "localhost", "redis.test"];
+        let (server_certificate, server_key) = authority.issue(&names)?;
+        let (client_certificate, client_key) = authority.issue(&["client.test"])?;
+        Ok(Self {
+            ca: authority.certificate,
             server_certificate,
             server_key,
             client_certificate,

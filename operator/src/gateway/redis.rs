@@ -1,6 +1,7 @@
 //! The Redis of a Gateway within its pass: its objects and passwords, what its minder is given, what is told of it.
 
 use sluice_crds::gateway::{ManagedRedis, Redis};
+use tracing::warn;
 
 use super::apply;
 use super::build::{self, Validated};
@@ -9,8 +10,9 @@ use super::status::RedisFacts;
 use super::{Reconciler, validate};
 use crate::cluster::WriteError;
 use crate::kinds::Kind;
-use crate::managed::{self, REDIS, Subject};
+use crate::managed::{self, REDIS, Subject, Tls};
 use crate::object::{Object, Owner};
+use crate::redis::client_config;
 use crate::redis::config::Passwords;
 
 impl Reconciler {
@@ -36,7 +38,9 @@ impl Reconciler {
         let connection = managed::connection(&owner, spec, &passwords);
         let managed_redis = &mut snapshot.objects.managed_redis;
         managed_redis.insert(snapshot.key.clone(), connection);
-        let name = managed::build::revision_name(&owner, spec);
+        let secrets = &snapshot.objects.secrets;
+        let certificate = managed::certificate(spec, &owner, secrets, &snapshot.live);
+        let name = managed::build::revision_name(&owner, spec, certificate.as_deref());
         let revision = self
             .known(Kind::ControllerRevision, &name, &owner, snapshot)
             .await?;
@@ -49,6 +53,7 @@ impl Reconciler {
             spec,
             default_image: &self.defaults.redis_image,
             passwords: &passwords,
+            certificate: certificate.as_deref(),
             pods: &pods,
             live: &snapshot.live,
         };
@@ -103,9 +108,14 @@ impl Reconciler {
             self.minder.forget(key);
             return;
         };
+        let tls = match tls(valid) {
+            Ok(tls) => tls,
+            Err(why) => return warn!(gateway = key.1, why, "redis is not looked after"),
+        };
         let pods = self.world.pods_of(key, REDIS);
         let wanted = managed::wanted(spec);
-        let subject = Subject::new(&valid.owner, wanted, passwords, &pods, &snapshot.live);
+        let (owner, live) = (&valid.owner, &snapshot.live);
+        let subject = Subject::new(owner, wanted, passwords, tls, &pods, live);
         self.minder.look(key, subject);
     }
 
@@ -125,6 +135,19 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// As data planes are told.
+fn tls(valid: &Validated) -> Result<Option<Tls>, String> {
+    let redis = valid.config.redis.as_ref();
+    let tls = redis.and_then(|redis| redis.tls.as_ref());
+    let tls = tls.map(|tls| {
+        Ok(Tls {
+            config: client_config(tls)?,
+            server_name: tls.server_name.clone(),
+        })
+    });
+    tls.transpose()
 }
 
 /// What the Gateway wants of a Redis that the operator runs, unless it is paused or cannot be read.

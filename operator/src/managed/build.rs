@@ -27,6 +27,8 @@ pub struct Plan<'a> {
     pub spec: &'a ManagedRedis,
     pub default_image: &'a str,
     pub passwords: &'a Passwords,
+    /// Tells the certificate that the servers show from another one; `None`: no TLS, or it is not known.
+    pub certificate: Option<&'a str>,
     /// Pods that each shard may have now, by the planner; empty: it has not said yet.
     pub pods: &'a [u32],
     /// What there is.
@@ -41,13 +43,17 @@ struct Inputs<'a> {
     image: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<&'a Resources>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<(&'a str, Option<&'a str>)>,
 }
 
 /// Name of the revision that holds the pod template.
-pub fn revision_name(owner: &Owner, spec: &ManagedRedis) -> String {
+pub fn revision_name(owner: &Owner, spec: &ManagedRedis, certificate: Option<&str>) -> String {
+    let tls = spec.tls.as_ref();
     let inputs = Inputs {
         image: spec.image.as_deref(),
         resources: spec.resources.as_ref(),
+        tls: tls.map(|tls| (tls.certificate_ref.name.as_str(), certificate)),
     };
     let inputs = serde_json::to_string(&inputs).expect("texts can be written as JSON");
     format!("{}-{}", name(owner), digest::short(inputs.as_bytes()))
@@ -58,7 +64,7 @@ pub fn build(plan: &Plan<'_>, pinned: Option<&Value>) -> Vec<Object> {
     let owner = plan.owner;
     let template = pinned.map_or_else(|| pod::template(plan), Clone::clone);
     let revision = json!({"revision": 1, "data": {"template": template}});
-    let revision_name = revision_name(owner, plan.spec);
+    let revision_name = revision_name(owner, plan.spec, plan.certificate);
     let mut objects = vec![
         super::secret(owner, plan.passwords),
         config_map(plan),
@@ -88,7 +94,7 @@ fn settings(plan: &Plan<'_>) -> Settings {
         shape: wanted.shape,
         is_persistent: wanted.is_persistent,
         memory_limit_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
-        is_tls: false,
+        is_tls: plan.spec.tls.is_some(),
         needs_replica_to_write: false,
         port: PORT,
         host_suffix: format!(".{}.{}.svc", name(plan.owner), plan.owner.namespace),

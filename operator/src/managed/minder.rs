@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use kube::api::ApiResource;
+use rustls::ClientConfig;
 use sluice_crds::gateway::{RedisStatus, ShardStatus};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -49,7 +50,15 @@ pub struct Subject {
     pub owner: Owner,
     pub wanted: Wanted,
     pub passwords: Passwords,
+    pub tls: Option<Tls>,
     pub pods: Vec<Pod>,
+}
+
+/// How its servers are told to be the right ones.
+#[derive(Clone)]
+pub struct Tls {
+    pub config: Arc<ClientConfig>,
+    pub server_name: Option<String>,
 }
 
 impl Subject {
@@ -58,6 +67,7 @@ impl Subject {
         owner: &Owner,
         wanted: Wanted,
         passwords: Passwords,
+        tls: Option<Tls>,
         pods: &[Arc<PodView>],
         live: &Live,
     ) -> Self {
@@ -70,6 +80,7 @@ impl Subject {
             owner: owner.clone(),
             wanted,
             passwords,
+            tls,
             pods,
         }
     }
@@ -215,8 +226,8 @@ async fn pass(writer: &Writer, subject: Subject, memory: Memory) -> Decision {
         port: PORT,
         username: Some("operator".to_owned()),
         password: Some(subject.passwords.operator.clone()),
-        tls: None,
-        server_name: None,
+        tls: subject.tls.as_ref().map(|tls| Arc::clone(&tls.config)),
+        server_name: subject.tls.and_then(|tls| tls.server_name),
     };
     let owner = subject.owner;
     let seen = observe(subject.pods, subject.wanted.shape, &connector).await;

@@ -96,7 +96,8 @@ fn judge(info: &Info<'_>) -> Result<String, String> {
     Ok(format!("{name} {version}{kind} answers{warning}"))
 }
 
-fn client_config(tls: &RedisTls) -> Result<Arc<ClientConfig>, String> {
+/// Of whoever speaks with its servers.
+pub fn client_config(tls: &RedisTls) -> Result<Arc<ClientConfig>, String> {
     let bad = |part: &str, failure: &dyn std::fmt::Display| format!("tls.{part}: {failure}");
     let mut roots = RootCertStore::empty();
     match &tls.ca {

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use sluice_crds::gateway::{Resources, StorageMode};
 
 use super::{BUS_PORT, Plan};
+use crate::managed::{CERTIFICATE_ANNOTATION, CERTIFICATE_FILES as FILES};
 use crate::managed::{REDIS, SHARD_LABEL, name};
-use crate::redis::config::{CONFIG_DIR, DATA_DIR, PORT, SECRET_DIR};
+use crate::redis::config::{CONFIG_DIR, DATA_DIR, PORT, SECRET_DIR, TLS_DIR};
 
 /// Stands for the number of the shard in the template; no name holds it.
 const SHARD: &str = "@shard@";
@@ -44,6 +45,10 @@ pub(super) fn template(plan: &Plan<'_>) -> Value {
         json!({"name": "config", "configMap": {"name": name}}),
         json!({"name": "secret", "secret": {"secretName": format!("{name}-s{SHARD}")}}),
     ];
+    if let Some(tls) = &plan.spec.tls {
+        let secret = json!({"secretName": tls.certificate_ref.name, "items": FILES.map(|file| json!({"key": file, "path": file}))});
+        volumes.push(json!({"name": "tls", "secret": secret}));
+    }
     if plan.spec.storage.mode == StorageMode::Ephemeral {
         volumes.push(json!({"name": "data", "emptyDir": {}}));
     }
@@ -55,8 +60,13 @@ pub(super) fn template(plan: &Plan<'_>) -> Value {
     };
     let same_shard = Value::Object(same_shard);
     let same_redis = Value::Object(owner.selector(REDIS));
+    let mut metadata = json!({"labels": labels});
+    if let Some(certificate) = plan.certificate {
+        // Servers read it when they start.
+        metadata["annotations"] = json!({CERTIFICATE_ANNOTATION: certificate});
+    }
     json!({
-        "metadata": {"labels": labels},
+        "metadata": metadata,
         "spec": {
             "serviceAccountName": owner.name,
             "automountServiceAccountToken": false,
@@ -89,6 +99,14 @@ fn container(plan: &Plan<'_>) -> Value {
         || json!({"requests": {"cpu": "100m", "memory": limit}, "limits": {"memory": limit}}),
         |resources| serde_json::to_value(resources).unwrap_or_default(),
     );
+    let mut mounts = vec![
+        json!({"name": "config", "mountPath": CONFIG_DIR, "readOnly": true}),
+        json!({"name": "secret", "mountPath": SECRET_DIR, "readOnly": true}),
+        json!({"name": "data", "mountPath": DATA_DIR}),
+    ];
+    if plan.spec.tls.is_some() {
+        mounts.push(json!({"name": "tls", "mountPath": TLS_DIR, "readOnly": true}));
+    }
     json!({
         "name": "redis",
         "image": image,
@@ -113,11 +131,7 @@ fn container(plan: &Plan<'_>) -> Value {
             "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [
-            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": true},
-            {"name": "secret", "mountPath": SECRET_DIR, "readOnly": true},
-            {"name": "data", "mountPath": DATA_DIR},
-        ],
+        "volumeMounts": mounts,
     })
 }
 

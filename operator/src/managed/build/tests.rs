@@ -26,6 +26,7 @@ fn built(spec: &Value, pods: &[u32], live: &Live) -> Vec<Object> {
         spec: &spec,
         default_image: "example.com/valkey:8",
         passwords: &passwords,
+        certificate: spec.tls.as_ref().map(|_| "0123456789"),
         pods,
         live,
     };
@@ -101,4 +102,48 @@ fn no_password_is_outside_of_secrets() {
     for object in built(&json!({}), &[], &Live::new()) {
         assert!(!object.body.to_string().contains("hidden"), "{object:?}");
     }
+}
+
+#[test]
+fn tls_is_in_what_servers_read_and_its_certificate_in_what_replaces_them() {
+    let spec = json!({"tls": {"certificateRef": {"name": "redis-tls"}}});
+    let plain = built(&json!({}), &[], &Live::new());
+    let secured = built(&spec, &[], &Live::new());
+    let conf = |objects: &[Object]| {
+        let map = objects
+            .iter()
+            .find(|object| object.kind == Kind::ConfigMap)
+            .unwrap();
+        map.body["data"]["redis.conf"].as_str().unwrap().to_owned()
+    };
+    assert!(conf(&plain).contains("\nport 6379\n") && !conf(&plain).contains("tls"));
+    let conf = conf(&secured);
+    for line in [
+        "port 0",
+        "tls-port 6379",
+        "tls-cluster yes",
+        "tls-replication yes",
+    ] {
+        assert!(conf.contains(&format!("\n{line}\n")), "{line}: {conf}");
+    }
+    let template = &sets(&secured)[1]["template"];
+    assert_eq!(
+        template["metadata"]["annotations"],
+        json!({"sluice.dev/certificate": "0123456789"})
+    );
+    let volume = template["spec"]["volumes"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap();
+    assert_eq!(volume["secret"]["secretName"], "redis-tls");
+    assert_eq!(volume["secret"]["items"].as_array().unwrap().len(), 3);
+    let mounts = template.pointer("/spec/containers/0/volumeMounts").unwrap();
+    assert_eq!(
+        mounts.as_array().unwrap().last().unwrap()["mountPath"],
+        "/etc/sluice-redis/tls"
+    );
+    let spec: ManagedRedis = serde_json::from_value(spec).unwrap();
+    let name = |certificate| revision_name(&owner(), &spec, certificate);
+    assert_ne!(name(Some("a")), name(Some("b")));
 }
