@@ -61,7 +61,8 @@ fn due(phase: Phase, connections: usize, missing: usize, attended: bool, now: In
         Phase::Closing => (now, now),
     };
     let time = until.saturating_duration_since(since);
-    if attended && now < since + time * ORDERED_PERCENT / 100 {
+    // A round that began in the manager's part also ends in it: a short drain has no time to wait for orders.
+    if attended && now + ROUND <= since + time * ORDERED_PERCENT / 100 {
         return ordered;
     }
     let left = (since + time * CLOSING_PERCENT / 100).saturating_duration_since(now);

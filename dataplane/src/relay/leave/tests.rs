@@ -40,6 +40,17 @@ async fn a_manager_paces_the_first_half_of_a_drain() {
 }
 
 #[tokio::test]
+async fn a_drain_of_a_second_waits_for_no_orders() {
+    let since = Instant::now();
+    let until = since + Duration::from_secs(1);
+    let due = due(Phase::Draining { since, until }, 212, 0, true, since);
+    assert_eq!(
+        (due.clients, due.whoever, due.within),
+        (212, true, Duration::from_millis(900))
+    );
+}
+
+#[tokio::test]
 async fn without_a_manager_all_leave_evenly() {
     assert_eq!(at(0, 9_000, 0, false), (100, true));
     assert_eq!(at(45, 4_500, 0, false), (100, true));
