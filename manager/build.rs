@@ -9,7 +9,12 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-env-changed=SLUICE_PAGE_DIR");
     let dir = match env::var_os("SLUICE_PAGE_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/page"),
+        // As it is now: a build script may have been compiled in another work tree.
+        None => {
+            let package = env::var_os("CARGO_MANIFEST_DIR");
+            let package = package.ok_or_else(|| io::Error::other("no CARGO_MANIFEST_DIR"))?;
+            Path::new(&package).join("../target/page")
+        }
     };
     println!("cargo::rerun-if-changed={}", dir.display());
     let mut files = Vec::new();
