@@ -131,9 +131,16 @@ fn replay(page: &mut Page) -> Result<()> {
     page.click("button", "Replay")?;
     page.wait("dialog [role=status]", "Replayed as")?;
     page.tell("press", json!({ "key": "Escape" }))?;
-    page.wait("tbody tr", "parked")?;
-    let rows = page.text("tbody")?;
-    ensure!(rows.matches("parked").count() == 2, "{rows}");
+    // The list is asked for again when the dialog is closed.
+    let closed = Instant::now();
+    loop {
+        let rows = page.text("tbody")?;
+        if rows.matches("parked").count() == 2 {
+            break;
+        }
+        ensure!(closed.elapsed() < SOON, "{rows}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     page.no_complaints()
 }
 
