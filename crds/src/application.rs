@@ -178,7 +178,8 @@ impl Default for ApplicationThrottle {
 /// How long the requests of one application are kept.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
 pub struct ApplicationRetention {
-    /// Age at which a request is dropped: a duration from 1m to 720h.
+    /// Age at which a request is dropped that does not wait any more, be it delivered, parked or discarded: a duration
+    /// from 1m to 720h. Requests that wait are never dropped.
     #[schemars(length(max = 32), regex(pattern = DURATION), extend("x-kubernetes-validations" = [{
         "rule": "duration(self) >= duration('1m') && duration(self) <= duration('720h')",
         "message": "must be from 1m to 720h"

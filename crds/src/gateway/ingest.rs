@@ -172,7 +172,8 @@ pub enum Durability {
 /// How long requests are kept, delivered or not.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, JsonSchema)]
 pub struct Retention {
-    /// Age at which a request is dropped: a duration from 1m to 720h, default 24h.
+    /// Age at which a request is dropped that does not wait any more, be it delivered, parked or discarded: a duration
+    /// from 1m to 720h, default 24h. Requests that wait are never dropped.
     #[serde(default = "retention_time")]
     #[schemars(length(max = 32), regex(pattern = DURATION), extend("x-kubernetes-validations" = [{
         "rule": "duration(self) >= duration('1m') && duration(self) <= duration('720h')",
