@@ -68,6 +68,7 @@ pub(super) struct Server {
     /// An error stays: it is about the certificates of the system.
     connector: Result<HttpsConnector<HttpConnector>, Arc<str>>,
     idle: RefCell<Vec<Idle>>,
+    last_failure: RefCell<Option<Failure>>,
 }
 
 impl Server {
@@ -77,6 +78,7 @@ impl Server {
             address,
             connector,
             idle: RefCell::default(),
+            last_failure: RefCell::default(),
         })
     }
 
@@ -84,9 +86,26 @@ impl Server {
         &self.address
     }
 
+    /// Why there was no answer the last time there was none, for people.
+    pub(super) fn last_failure(&self) -> Option<Failure> {
+        self.last_failure.borrow().clone()
+    }
+
     /// Sends a request and waits for the head of the answer. `repeat` makes the request again when it may be sent
     /// twice: once, when a kept connection turns out to be closed although something may have been written.
     pub(super) async fn exchange(
+        &self,
+        request: Outgoing,
+        repeat: Option<&dyn Fn() -> Option<Outgoing>>,
+    ) -> Result<(Response<Incoming>, Connection), Failure> {
+        let answer = self.try_exchange(request, repeat).await;
+        if let Err(failure) = &answer {
+            *self.last_failure.borrow_mut() = Some(failure.clone());
+        }
+        answer
+    }
+
+    async fn try_exchange(
         &self,
         request: Outgoing,
         repeat: Option<&dyn Fn() -> Option<Outgoing>>,

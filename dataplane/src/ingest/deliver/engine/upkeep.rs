@@ -33,6 +33,8 @@ pub(super) struct Upkeep {
     waiting: HashSet<Arc<str>>,
     held: HashMap<Arc<str>, Hold>,
     caps: HashSet<Arc<str>>,
+    /// Upstreams that are given a rest, of which the log has said so.
+    resting: HashSet<Arc<str>>,
 }
 
 impl Upkeep {
@@ -48,6 +50,7 @@ impl Upkeep {
             waiting: HashSet::new(),
             held: HashMap::new(),
             caps: HashSet::new(),
+            resting: HashSet::new(),
         }
     }
 
@@ -164,6 +167,7 @@ impl Engine {
     }
 
     fn show_upstreams(&mut self, now: Instant) {
+        let mut resting = HashSet::new();
         for report in self.scheduler.upstream_reports(now.into_std()) {
             if report.retired {
                 continue;
@@ -178,6 +182,20 @@ impl Engine {
                 limits.rate.unwrap_or(f64::INFINITY),
                 breaker_open,
             );
+            if breaker_open {
+                resting.insert(report.name);
+            }
+        }
+        let before = std::mem::replace(&mut self.upkeep.resting, resting);
+        for name in self.upkeep.resting.difference(&before) {
+            // Not answered at all, or else its answers are to blame, which metrics and parked requests show.
+            let server = self.servers.values().find(|state| state.label == *name);
+            let unanswered = server.and_then(|state| state.server.last_failure());
+            let last_unanswered = unanswered.map(|failure| failure.to_string());
+            tracing::warn!(upstream = %name, last_unanswered, "upstream fails, it is given a rest");
+        }
+        for name in before.difference(&self.upkeep.resting) {
+            tracing::info!(upstream = %name, "upstream is used again");
         }
     }
 
