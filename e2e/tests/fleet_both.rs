@@ -52,6 +52,10 @@ struct Both {
 impl Both {
     async fn start(options: Options, durability: &str, planes: usize) -> Result<Self> {
         let redis = RedisCluster::start(3, 1, options).await?;
+        Self::start_on(redis, durability, planes).await
+    }
+
+    async fn start_on(redis: RedisCluster, durability: &str, planes: usize) -> Result<Self> {
         let upstream = Upstream::start(Settings {
             workers: 20,
             service_ms: 10.0,
@@ -120,6 +124,62 @@ async fn a_killed_primary_and_then_a_killed_data_plane() -> Result<()> {
     both.fleet.redis.restart(node).await?;
     sleep(CALM).await;
     both.fleet.planes.pop().context("four")?.kill()?;
+    let outcome = load.outcome().await?;
+    let report = traffic.stop().await?;
+    both.accounted(&report, &outcome).await
+}
+
+/// A part of the first shard goes to the second and comes back, as when somebody adds a shard and removes it.
+#[tokio::test]
+async fn slots_move_to_another_shard_and_back() -> Result<()> {
+    let _turn = TURN.lock().await;
+    let both = Both::start(Options::default(), "Replicated", 3).await?;
+    let fleet = &both.fleet;
+    let addresses: Vec<_> = fleet.planes.iter().map(|plane| plane.address).collect();
+    let traffic = Traffic::start(&addresses).await?;
+    let load = both.load(30.0)?;
+    sleep(CALM).await;
+    let (first, last) = fleet.redis.slots(0);
+    let half = first..=first + (last - first) / 2;
+    let mut moved = Vec::new();
+    for shard in [1, 0] {
+        let to = match shard {
+            0 => fleet.redis.primary_of(last).await?,
+            _ => fleet.redis.primary(shard).await?,
+        };
+        let began = Instant::now();
+        let keys = fleet.redis.move_slots(half.clone(), to).await?;
+        moved.push((keys, began.elapsed()));
+        sleep(CALM).await;
+    }
+    let outcome = load.outcome().await?;
+    let report = traffic.stop().await?;
+    both.accounted(&report, &outcome).await?;
+    println!("keys moved there and back: {moved:?}");
+    ensure!(moved.iter().all(|(keys, _)| *keys > 0), "nothing was in it");
+    ensure!(report.told == 0, "a planned move loses nothing");
+    Ok(())
+}
+
+/// The second is gone while it has just taken over: what `Replicated` has said is on a third server.
+#[tokio::test]
+async fn with_two_replicas_a_primary_and_its_successor_are_killed() -> Result<()> {
+    let _turn = TURN.lock().await;
+    let redis = RedisCluster::start(3, 2, Options::default()).await?;
+    let both = Both::start_on(redis, "Replicated", 3).await?;
+    let fleet = &both.fleet;
+    let addresses: Vec<_> = fleet.planes.iter().map(|plane| plane.address).collect();
+    let traffic = Traffic::start(&addresses).await?;
+    let load = both.load(30.0)?;
+    sleep(CALM).await;
+    for _ in 0..2 {
+        let node = fleet.redis.kill_primary(0).await?;
+        fleet.redis.wait_taken_over(0, node, PATIENCE).await?;
+        sleep(CALM).await;
+        // Somebody has to be there whom the next primary can wait for.
+        fleet.redis.restart(node).await?;
+        fleet.redis.wait_ready(PATIENCE).await?;
+    }
     let outcome = load.outcome().await?;
     let report = traffic.stop().await?;
     both.accounted(&report, &outcome).await

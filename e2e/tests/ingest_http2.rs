@@ -1,9 +1,10 @@
-//! Requests over HTTP/2, plain and within TLS, are taken like others.
+//! Requests over HTTP/2, plain and within TLS, are taken like others, and h2spec finds nothing to say about it.
 
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use sluice_e2e::go_tool;
 use sluice_e2e::ingest::{Gateway, Ingest, KEY, event};
 use sluice_e2e::sdk::describe;
 use sluice_e2e::upstream::handle::Upstream;
@@ -84,6 +85,56 @@ async fn tls_offers_http2_and_keeps_http1() -> Result<()> {
         output.stdout == br#"{"result":"Success"}"#,
         "{}",
         describe(&output)
+    );
+    Ok(())
+}
+
+const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec";
+
+/// Runs all its cases; what it says at its end, and its last line.
+fn h2spec(gateway: &Gateway, options: &[&str]) -> Result<(String, String)> {
+    let address = gateway.address();
+    let output = Command::new(go_tool::program("h2spec", H2SPEC)?)
+        .args(["--host", &address.ip().to_string()])
+        .args(["--port", &address.port().to_string()])
+        .args(["--path", &event(KEY, "h2spec", 1), "--timeout", "10"])
+        .args(options)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last = text.lines().last().with_context(|| describe(&output))?;
+    let (last, failures) = (last.to_owned(), text.split_once("Failures:"));
+    let failures = failures.map(|(_, failures)| failures.to_owned());
+    Ok((failures.unwrap_or_default(), last))
+}
+
+#[tokio::test]
+async fn h2spec_finds_no_fault_within_tls() -> Result<()> {
+    let upstream = Upstream::start(Settings::default()).await?;
+    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    let ingest =
+        Ingest::new(&upstream.url()).tls(pair.cert.pem(), pair.signing_key.serialize_pem());
+    let gateway = Gateway::start(&ingest).await?;
+    let (failures, last) = h2spec(&gateway, &["--tls", "--insecure"])?;
+    assert_eq!(
+        last, "145 tests, 145 passed, 0 skipped, 0 failed",
+        "{failures}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn h2spec_finds_that_plain_connections_speak_http1_as_well() -> Result<()> {
+    let upstream = Upstream::start(Settings::default()).await?;
+    let gateway = Gateway::start(&Ingest::new(&upstream.url())).await?;
+    let (failures, last) = h2spec(&gateway, &[])?;
+    assert_eq!(
+        last, "145 tests, 144 passed, 0 skipped, 1 failed",
+        "{failures}"
+    );
+    // What does not begin as HTTP/2 is answered as HTTP/1.1: with 400, and closed.
+    ensure!(
+        failures.contains("Sends invalid connection preface"),
+        "{failures}"
     );
     Ok(())
 }

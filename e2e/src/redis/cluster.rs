@@ -3,6 +3,8 @@
 //! A *shard* is one of the ranges of the start, whoever owns it now; nodes are named by their index in `nodes()`,
 //! which stays theirs. Who is primary is asked of the running nodes each time; the highest configuration epoch wins.
 
+mod moving;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
