@@ -141,7 +141,8 @@ pub struct Upstream {
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub name: String,
     /// `http://` or `https://`, a host, and optionally a port and a path that is put before the path of every request;
-    /// at most 2048 characters.
+    /// at most 2048 characters. The certificate behind `https://` must be good for the host by the authorities of the
+    /// system, or by those that the process's variable SSL_CERT_FILE names (on Kubernetes by dataPlane.podTemplate).
     #[schemars(length(min = 1, max = 2048))]
     pub url: String,
     /// Share of the load among upstreams of the same priority: a number from 1 to 1000, default 1.
