@@ -4,6 +4,7 @@ pub mod managed;
 pub mod traffic;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -50,6 +51,12 @@ impl Fleet {
             fleet.wait_for_nodes(fleet.planes.len()).await?;
         }
         Ok(fleet)
+    }
+
+    /// Where clients connect, by data plane.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.planes.iter().map(|plane| plane.address).collect()
     }
 
     #[must_use]

@@ -111,7 +111,7 @@ impl Both {
 async fn a_killed_primary_and_then_a_killed_data_plane() -> Result<()> {
     let _turn = TURN.lock().await;
     let mut both = Both::start(Options::default(), "Replicated", 4).await?;
-    let mut readers: Vec<_> = both.fleet.planes.iter().map(|p| p.address).collect();
+    let mut readers = both.fleet.addresses();
     let writers: Vec<_> = readers.drain(..3).collect();
     readers.extend(&writers);
     let traffic = Traffic::start_with(&writers, &readers).await?;
@@ -135,18 +135,15 @@ async fn slots_move_to_another_shard_and_back() -> Result<()> {
     let _turn = TURN.lock().await;
     let both = Both::start(Options::default(), "Replicated", 3).await?;
     let fleet = &both.fleet;
-    let addresses: Vec<_> = fleet.planes.iter().map(|plane| plane.address).collect();
-    let traffic = Traffic::start(&addresses).await?;
+    let traffic = Traffic::start(&fleet.addresses()).await?;
     let load = both.load(30.0)?;
     sleep(CALM).await;
     let (first, last) = fleet.redis.slots(0);
     let half = first..=first + (last - first) / 2;
     let mut moved = Vec::new();
-    for shard in [1, 0] {
-        let to = match shard {
-            0 => fleet.redis.primary_of(last).await?,
-            _ => fleet.redis.primary(shard).await?,
-        };
+    let there = fleet.redis.primary(1).await?;
+    let back = fleet.redis.primary(0).await?;
+    for to in [there, back] {
         let began = Instant::now();
         let keys = fleet.redis.move_slots(half.clone(), to).await?;
         moved.push((keys, began.elapsed()));
@@ -168,8 +165,7 @@ async fn with_two_replicas_a_primary_and_its_successor_are_killed() -> Result<()
     let redis = RedisCluster::start(3, 2, Options::default()).await?;
     let both = Both::start_on(redis, "Replicated", 3).await?;
     let fleet = &both.fleet;
-    let addresses: Vec<_> = fleet.planes.iter().map(|plane| plane.address).collect();
-    let traffic = Traffic::start(&addresses).await?;
+    let traffic = Traffic::start(&fleet.addresses()).await?;
     let load = both.load(30.0)?;
     sleep(CALM).await;
     for _ in 0..2 {
@@ -214,8 +210,7 @@ async fn all_of_redis_is_away() -> Result<()> {
             .await?;
         listeners.push(listener(client, Arc::clone(&stop)));
     }
-    let addresses: Vec<_> = fleet.planes.iter().map(|plane| plane.address).collect();
-    let traffic = Traffic::start(&addresses).await?;
+    let traffic = Traffic::start(&fleet.addresses()).await?;
     let load = both.load(away().as_secs_f64() + 10.0)?;
     sleep(CALM).await;
     for node in fleet.redis.nodes() {

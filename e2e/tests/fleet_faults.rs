@@ -2,7 +2,6 @@
 //!
 //! One row of the fault matrix is one test. Three data planes, three primaries with a replica each.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -47,10 +46,6 @@ fn manifest() -> Manifest {
     }
 }
 
-fn addresses(fleet: &Fleet) -> Vec<SocketAddr> {
-    fleet.planes.iter().map(|plane| plane.address).collect()
-}
-
 /// On channels with history: everything exactly once, and nobody was told of a loss.
 fn ensure_nothing_missing(report: &Report) -> Result<()> {
     eprintln!("{report:#?}");
@@ -78,7 +73,7 @@ async fn a_killed_primary() -> Result<()> {
 
 async fn through_a_killed_primary() -> Result<Promises> {
     let fleet = Fleet::start(&manifest(), 3).await?;
-    let traffic = Traffic::start(&addresses(&fleet)).await?;
+    let traffic = Traffic::start(&fleet.addresses()).await?;
     sleep(CALM).await;
     let node = fleet.redis.kill_primary(0).await?;
     fleet.redis.wait_taken_over(0, node, PATIENCE).await?;
@@ -97,7 +92,7 @@ async fn a_paused_primary() -> Result<()> {
 
 async fn through_a_paused_primary() -> Result<Promises> {
     let fleet = Fleet::start(&manifest(), 3).await?;
-    let traffic = Traffic::start(&addresses(&fleet)).await?;
+    let traffic = Traffic::start(&fleet.addresses()).await?;
     sleep(CALM).await;
     let node = fleet.redis.pause_primary(1).await?;
     let (_, taken) = tokio::join!(sleep(AWAY), fleet.redis.wait_taken_over(1, node, PATIENCE));
@@ -118,7 +113,7 @@ async fn a_planned_failover() -> Result<()> {
 
 async fn through_a_planned_failover() -> Result<Promises> {
     let fleet = Fleet::start(&manifest(), 3).await?;
-    let traffic = Traffic::start(&addresses(&fleet)).await?;
+    let traffic = Traffic::start(&fleet.addresses()).await?;
     sleep(CALM).await;
     for shard in 0..3 {
         fleet.redis.failover(shard).await?;
@@ -141,7 +136,7 @@ async fn a_restart_of_all_servers() -> Result<()> {
         ..Options::default()
     };
     let fleet = Fleet::start_on(persistent, &manifest(), 3).await?;
-    let traffic = Traffic::start(&addresses(&fleet)).await?;
+    let traffic = Traffic::start(&fleet.addresses()).await?;
     sleep(CALM).await;
     for node in fleet.redis.nodes() {
         node.kill()?;
@@ -162,7 +157,7 @@ async fn a_restart_of_all_servers() -> Result<()> {
 async fn a_killed_data_plane() -> Result<()> {
     let _turn = TURN.lock().await;
     let mut fleet = Fleet::start(&manifest(), 4).await?;
-    let mut addresses = addresses(&fleet);
+    let mut addresses = fleet.addresses();
     // Writers are elsewhere: what counts is readers that come back, with what they missed.
     let doomed_address = addresses.pop().context("four")?;
     let mut places = addresses.clone();
@@ -286,7 +281,7 @@ async fn through_a_cut_link() -> Result<Promises> {
     let manifest = manifest().redis(redis.url());
     let fleet = Fleet::start_with(redis, &manifest, 3).await?;
     // Writers are elsewhere: who is cut off can publish nothing there, and that is told.
-    let addresses = addresses(&fleet);
+    let addresses = fleet.addresses();
     let traffic = Traffic::start_with(&addresses[1..], &addresses).await?;
     sleep(CALM).await;
     let mut shard = fleet.redis.replicas_of(0).await?;

@@ -1,4 +1,4 @@
-//! Requests over HTTP/2, plain and within TLS, are taken like others, and h2spec finds nothing to say about it.
+//! Requests over HTTP/2, plain and within TLS, are taken like others; h2spec is asked about both.
 
 use std::process::Command;
 use std::time::Duration;
@@ -49,6 +49,14 @@ fn targets(url: &str) -> Vec<String> {
         .collect()
 }
 
+/// A gateway whose listener speaks TLS.
+async fn encrypted(upstream: &Upstream) -> Result<Gateway> {
+    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    let ingest = Ingest::new(&upstream.url());
+    let ingest = ingest.tls(pair.cert.pem(), pair.signing_key.serialize_pem());
+    Gateway::start(&ingest).await
+}
+
 #[tokio::test]
 async fn plain_connections_may_begin_with_http2() -> Result<()> {
     let upstream = Upstream::start(Settings::default()).await?;
@@ -63,10 +71,7 @@ async fn plain_connections_may_begin_with_http2() -> Result<()> {
 #[tokio::test]
 async fn tls_offers_http2_and_keeps_http1() -> Result<()> {
     let upstream = Upstream::start(Settings::default()).await?;
-    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-    let ingest =
-        Ingest::new(&upstream.url()).tls(pair.cert.pem(), pair.signing_key.serialize_pem());
-    let gateway = Gateway::start(&ingest).await?;
+    let gateway = encrypted(&upstream).await?;
     let url = format!("https://{}", gateway.address());
     curl(&["--insecure", "--http2"], &targets(&url))?;
     arrived(&upstream, &gateway).await?;
@@ -110,10 +115,7 @@ fn h2spec(gateway: &Gateway, options: &[&str]) -> Result<(String, String)> {
 #[tokio::test]
 async fn h2spec_finds_no_fault_within_tls() -> Result<()> {
     let upstream = Upstream::start(Settings::default()).await?;
-    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-    let ingest =
-        Ingest::new(&upstream.url()).tls(pair.cert.pem(), pair.signing_key.serialize_pem());
-    let gateway = Gateway::start(&ingest).await?;
+    let gateway = encrypted(&upstream).await?;
     let (failures, last) = h2spec(&gateway, &["--tls", "--insecure"])?;
     assert_eq!(
         last, "145 tests, 145 passed, 0 skipped, 0 failed",

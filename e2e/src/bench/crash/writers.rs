@@ -47,7 +47,7 @@ impl Writers {
     /// `rate` messages per second over all channels together.
     pub(super) fn start(runtime: &Runtime, fleet: &Fleet, channels: usize, rate: f64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let places: Vec<_> = fleet.planes.iter().map(|plane| plane.address).collect();
+        let places = fleet.addresses();
         let pause = Duration::from_secs_f64(channels as f64 / rate);
         let start = |channel: usize| {
             let mut places = places.clone();

@@ -19,15 +19,19 @@ impl RedisCluster {
             let from = self.primary_of(slot).await?;
             let slot = slot.to_string();
             let (source, target) = (&self.nodes[from], &self.nodes[to]);
-            let assign = |state: &'static str, of: usize| {
-                ["CLUSTER", "SETSLOT", &slot, state, &self.ids[of]].map(str::to_owned)
-            };
-            call(target, &assign("IMPORTING", from)).await?;
-            call(source, &assign("MIGRATING", to)).await?;
+            let (owner, next) = (&self.ids[from], &self.ids[to]);
+            let words = ["CLUSTER", "SETSLOT", &slot];
+            target
+                .call(&[&words[..], &["IMPORTING", owner]].concat())
+                .await?;
+            source
+                .call(&[&words[..], &["MIGRATING", next]].concat())
+                .await?;
             moved += move_keys(source, target, &slot).await?;
             // The new owner first: there is one at any time.
-            call(target, &assign("NODE", to)).await?;
-            call(source, &assign("NODE", to)).await?;
+            for node in [target, source] {
+                node.call(&[&words[..], &["NODE", next]].concat()).await?;
+            }
         }
         Ok(moved)
     }
@@ -44,16 +48,8 @@ async fn move_keys(source: &RedisServer, target: &RedisServer, slot: &str) -> Re
         }
         moved += keys.len();
         let (host, port) = (target.address().ip().to_string(), target.port().to_string());
-        let mut words = ["MIGRATE", &host, &port, "", "0", TIMEOUT_MS, "KEYS"]
-            .map(str::to_owned)
-            .to_vec();
-        words.extend(keys);
-        call(source, &words).await?;
+        let mut words = vec!["MIGRATE", &host, &port, "", "0", TIMEOUT_MS, "KEYS"];
+        words.extend(keys.iter().map(String::as_str));
+        source.call(&words).await?;
     }
-}
-
-async fn call(node: &RedisServer, words: &[String]) -> Result<()> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    node.call(&words).await?;
-    Ok(())
 }
