@@ -15,6 +15,9 @@ use super::process::Process;
 /// The table in a namespace that holds back what comes over cut links.
 const CUTS: &str = "sluice_cuts";
 const BRIDGE: &str = "nodes";
+/// A bridge that is given no address takes one of its links', and another when that link goes: then nobody who remembers
+/// the old one reaches the control plane for half a minute. No two bridges are on one wire, so all have the same.
+const BRIDGE_ADDRESS: &str = "02:00:00:00:00:02";
 
 fn ip(line: &str) -> Result<String> {
     run("ip", &line.split_whitespace().collect::<Vec<_>>())
@@ -102,7 +105,10 @@ pub(super) fn attach_control(addresses: Addresses, control: Process) -> Result<(
     ip(&format!("addr add {}/24 dev {link}", addresses.machine()))?;
     ip(&format!("link set {link} up"))?;
     inside(control, "ip link set lo up")?;
-    inside(control, &format!("ip link add {BRIDGE} type bridge"))?;
+    inside(
+        control,
+        &format!("ip link add {BRIDGE} address {BRIDGE_ADDRESS} type bridge"),
+    )?;
     for address in addresses.api_servers() {
         inside(control, &format!("ip addr add {address}/24 dev {BRIDGE}"))?;
     }
