@@ -31,6 +31,6 @@ pub mod sdk;
 pub mod sluice;
 pub mod tap;
 pub mod timing;
-pub mod tls_front;
+pub mod tls;
 pub mod token;
 pub mod upstream;

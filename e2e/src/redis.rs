@@ -14,7 +14,7 @@ pub use cluster::{REDIS_SLOTS, RedisCluster};
 pub use links::Links;
 pub use protocol::{CallError, Resp, ask};
 pub use server::RedisServer;
-pub use tls::{Authority, Tls};
+pub use tls::Tls;
 
 /// How a server is set up. By default: plain TCP, no password, nothing kept on disk.
 #[derive(Debug, Clone)]

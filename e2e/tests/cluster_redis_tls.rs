@@ -11,7 +11,8 @@ use sluice_e2e::chart;
 use sluice_e2e::cluster::{Cluster, Namespace};
 use sluice_e2e::deployed::{API_KEY, RELEASE, api};
 use sluice_e2e::prepare::{apply_crds, load_images, restricted};
-use sluice_e2e::redis::{Authority, ask};
+use sluice_e2e::redis::ask;
+use sluice_e2e::tls::Authority;
 use tokio::time::{Instant, timeout};
 
 const SCENARIO: Duration = Duration::from_secs(400);

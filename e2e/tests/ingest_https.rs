@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sluice_e2e::ingest::{Gateway, Ingest};
-use sluice_e2e::redis::Authority;
-use sluice_e2e::tls_front::TlsFront;
+use sluice_e2e::tls::Authority;
+use sluice_e2e::tls::front::TlsFront;
 use sluice_e2e::upstream::handle::Upstream;
 use sluice_e2e::upstream::settings::Settings;
 use tokio::time::{Instant, sleep};

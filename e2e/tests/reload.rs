@@ -1,20 +1,16 @@
 //! A changed manifest takes effect without disconnecting anybody; a bad one changes nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use sluice_e2e::client::Client;
 use sluice_e2e::manifest::{Manifest, Namespace};
 use sluice_e2e::ports::free_port;
 use sluice_e2e::sluice::Sluice;
+use sluice_e2e::tls::Authority;
 use sluice_e2e::token;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 const RELOAD: Duration = Duration::from_secs(40);
 
@@ -137,78 +133,42 @@ async fn a_changed_secret_is_taken() -> Result<()> {
     Ok(())
 }
 
-struct Certificate {
-    chain: String,
-    key: String,
-    der: CertificateDer<'static>,
-}
-
-fn certificate() -> Result<Certificate> {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-    Ok(Certificate {
-        chain: made.cert.pem(),
-        key: made.signing_key.serialize_pem(),
-        der: made.cert.der().clone(),
-    })
-}
-
-/// Makes a TLS handshake that trusts only this certificate.
-async fn handshake(
-    sluice: &Sluice,
-    trusted: &Certificate,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.der.clone())?;
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let stream = TcpStream::connect(sluice.address).await?;
-    Ok(TlsConnector::from(Arc::new(config))
-        .connect(ServerName::try_from("localhost")?, stream)
-        .await?)
+/// Whether the gateway shows a certificate of this authority.
+async fn shows(sluice: &Sluice, authority: &Authority) -> bool {
+    authority.connect(sluice.address).await.is_ok()
 }
 
 #[tokio::test]
 async fn a_changed_certificate_is_shown_to_new_connections() -> Result<()> {
-    let (first, second) = (certificate()?, certificate()?);
-    let manifest = |c: &Certificate| Manifest {
-        tls: Some((c.chain.clone(), c.key.clone())),
+    let (first, second) = (Authority::generate()?, Authority::generate()?);
+    let (of_first, of_second) = (first.issue(&["localhost"])?, second.issue(&["localhost"])?);
+    let manifest = |pair: &(String, String)| Manifest {
+        tls: Some(pair.clone()),
         ..Manifest::full()
     };
-    let sluice = Sluice::start(&manifest(&first)).await?;
-    let stream = handshake(&sluice, &first)
-        .await
-        .context("first certificate")?;
+    let sluice = Sluice::start(&manifest(&of_first)).await?;
+    let stream = first.connect(sluice.address).await?;
     let mut old = Client::over_tls(stream, sluice.address).await?;
     old.call("connect", json!({ "token": token::user("u") }))
         .await?;
     ensure!(
-        handshake(&sluice, &second).await.is_err(),
+        !shows(&sluice, &second).await,
         "the second certificate before it was set"
     );
-    sluice.rewrite(&manifest(&second))?;
+    sluice.rewrite(&manifest(&of_second))?;
     until("the second certificate", || async {
-        Ok(handshake(&sluice, &second).await.is_ok())
+        Ok(shows(&sluice, &second).await)
     })
     .await?;
     ensure!(
-        handshake(&sluice, &first).await.is_err(),
+        !shows(&sluice, &first).await,
         "the first certificate is still shown"
     );
     old.call("subscribe", json!({ "channel": "a" })).await?;
     // A certificate that does not fit its key is a bad manifest.
-    let mixed = Certificate {
-        chain: first.chain.clone(),
-        key: second.key.clone(),
-        der: first.der.clone(),
-    };
-    sluice.rewrite(&manifest(&mixed))?;
+    sluice.rewrite(&manifest(&(of_first.0, of_second.1)))?;
     sleep(Duration::from_secs(3)).await;
-    handshake(&sluice, &second)
-        .await
-        .context("after the bad pair")?;
+    ensure!(shows(&sluice, &second).await, "after the bad pair");
     assert_eq!(
         old.command("ping", Value::Object(serde_json::Map::new()))
             .await?

@@ -19,14 +19,16 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// Kilobytes of memory that belong to `pid` alone.
+/// Kilobytes that `pid` has written to and shares with nobody. Pages of its program are not among them: whose they are
+/// depends on who else runs it.
 pub fn private_kb(pid: u32) -> Result<u64> {
     let maps =
         fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the server is gone")?;
-    let private = maps.lines().filter(|line| line.starts_with("Private_"));
-    Ok(private
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum())
+    let dirty = maps
+        .lines()
+        .find_map(|line| line.strip_prefix("Private_Dirty:"));
+    let kilobytes = dirty.and_then(|rest| rest.split_whitespace().next());
+    Ok(kilobytes.context("no Private_Dirty")?.parse()?)
 }
 
 /// The children of `pid`.

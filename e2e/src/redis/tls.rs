@@ -1,13 +1,14 @@
-//! Certificates for a test's servers: an authority made for the occasion, a server's and a client's certificate.
+//! What servers that speak TLS show, and what their clients do.
 
 use std::sync::Arc;
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
+
+use crate::tls::Authority;
 
 /// PEM texts. Servers answer to `127.0.0.1`, `localhost` and `redis.test`.
 #[derive(Debug, Clone)]
@@ -19,33 +20,6 @@ pub struct Tls {
     pub client_key: String,
     /// Refuses clients without a certificate of the authority.
     pub client_required: bool,
-}
-
-/// Made for the occasion.
-pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    /// PEM.
-    pub certificate: String,
-}
-
-impl Authority {
-    pub fn generate() -> Result<Self> {
-        let mut authority = named("Sluice test authority", &[])?;
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate()?;
-        let certificate = authority.self_signed(&key)?.pem();
-        Ok(Self {
-            issuer: Issuer::new(authority, key),
-            certificate,
-        })
-    }
-
-    /// A certificate for these names, and its key, both PEM.
-    pub fn issue(&self, names: &[&str]) -> Result<(String, String)> {
-        let key = KeyPair::generate()?;
-        let certificate = named(names[0], names)?.signed_by(&key, &self.issuer)?;
-        Ok((certificate.pem(), key.serialize_pem()))
-    }
 }
 
 impl Tls {
@@ -79,13 +53,4 @@ impl Tls {
             )?;
         Ok(TlsConnector::from(Arc::new(config)))
     }
-}
-
-/// Each with a subject of its own: OpenSSL takes a certificate whose issuer has its name for self-signed.
-fn named(common_name: &str, names: &[&str]) -> Result<CertificateParams> {
-    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let mut parameters = CertificateParams::new(names)?;
-    let subject = &mut parameters.distinguished_name;
-    subject.push(DnType::CommonName, common_name);
-    Ok(parameters)
 }
