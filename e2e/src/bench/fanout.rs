@@ -67,6 +67,8 @@ pub struct Row {
     vs_nchan: Option<f64>,
     vs_centrifugo: Option<f64>,
     p99_vs_centrifugo: Option<f64>,
+    /// Against `limit.c`, where messages come at a rate that it stands.
+    p99_vs_limit: Option<f64>,
 }
 
 const fn case(channels: usize, subscribers: usize, size: usize, pace: Pace) -> Case {
@@ -111,7 +113,7 @@ fn cases(run: &Run, scenario: &str, cases: &[Case]) -> Result<()> {
     for case in cases {
         let first = rows.len();
         let mut floor = None;
-        for &server in &run.servers {
+        for server in servers(run, case) {
             let before = rows
                 .iter()
                 .rfind(|row| row.server == server)
@@ -129,6 +131,14 @@ fn cases(run: &Run, scenario: &str, cases: &[Case]) -> Result<()> {
         run.write(&scenario, &rows)?;
     }
     print(&scenario, &rows)
+}
+
+fn servers(run: &Run, case: &Case) -> impl Iterator<Item = Kind> {
+    let limited = matches!(case.pace, Pace::Deliveries(_)) && run.redis.is_none();
+    run.servers
+        .iter()
+        .copied()
+        .chain(limited.then_some(Kind::Limit))
 }
 
 fn measure(
@@ -295,6 +305,7 @@ fn row(
         vs_nchan: None,
         vs_centrifugo: None,
         p99_vs_centrifugo: None,
+        p99_vs_limit: None,
     }
 }
 
@@ -305,11 +316,13 @@ fn compare(rows: &mut [Row]) {
             .find(|row| row.server == kind)
             .map(|row| (row.deliveries_per_cpu_second, row.p99_ms))
     };
-    let (nchan, centrifugo) = (of(Kind::Nchan, rows), of(Kind::Centrifugo, rows));
+    let [nchan, centrifugo, limit] =
+        [Kind::Nchan, Kind::Centrifugo, Kind::Limit].map(|kind| of(kind, rows));
     for row in rows {
         row.vs_nchan = nchan.map(|(peer, _)| row.deliveries_per_cpu_second / peer);
         row.vs_centrifugo = centrifugo.map(|(peer, _)| row.deliveries_per_cpu_second / peer);
         row.p99_vs_centrifugo = centrifugo.map(|(_, peer)| row.p99_ms / peer);
+        row.p99_vs_limit = limit.map(|(_, limit)| row.p99_ms / limit);
     }
 }
 
@@ -342,6 +355,7 @@ fn print(scenario: &str, rows: &[Row]) -> Result<()> {
         "p50 ms",
         "p99 ms",
         "p99 / centrifugo",
+        "p99 / limit",
         "per s",
         "missing",
         "lost conns",
@@ -362,6 +376,7 @@ fn print(scenario: &str, rows: &[Row]) -> Result<()> {
             format!("{:.2}", row.p50_ms),
             format!("{:.2}", row.p99_ms),
             table::ratio(row.p99_vs_centrifugo),
+            table::ratio(row.p99_vs_limit),
             format!("{:.0}", row.deliveries_per_second),
             row.missing.to_string(),
             row.lost_connections.to_string(),

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +12,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
 
-use super::process;
+use super::{floor, process};
 use crate::load::dialect::Dialect;
 use crate::ports::free_port;
 
@@ -30,6 +31,10 @@ pub enum Kind {
     Centrifugo,
     /// nginx with Debian's libnginx-mod-nchan, one worker.
     Nchan,
+    /// No server but `limit.c`, which fans out and does nothing else, with a thread per core: what no server's
+    /// latency can be below. It stands messages at a rate, not floods.
+    #[value(skip)]
+    Limit,
 }
 
 /// Settings that differ between cases.
@@ -57,7 +62,7 @@ pub struct Server {
 }
 
 impl Kind {
-    /// All, in the order of the tables.
+    /// All that can be asked for, in the order of the tables.
     pub const ALL: [Self; 3] = [Self::Sluice, Self::Centrifugo, Self::Nchan];
 
     /// What its clients speak.
@@ -65,20 +70,21 @@ impl Kind {
     pub fn dialect(self) -> Dialect {
         match self {
             Self::Sluice | Self::Centrifugo => Dialect::Centrifugo,
-            Self::Nchan => Dialect::Nchan,
+            Self::Nchan | Self::Limit => Dialect::Nchan,
         }
     }
 
     /// Whether it can.
     #[must_use]
     pub fn keeps_state_in_redis(self) -> bool {
-        self != Self::Nchan
+        matches!(self, Self::Sluice | Self::Centrifugo)
     }
 
-    /// Its program, when it is installed.
+    /// Its program, when it is installed; `Limit` is built when it is started.
     #[must_use]
     pub fn program(self) -> Option<PathBuf> {
         let program = match self {
+            Self::Limit => return None,
             Self::Sluice => std::env::current_exe().ok()?.with_file_name("sluice"),
             Self::Centrifugo => PathBuf::from(std::env::var_os("CENTRIFUGO")?),
             Self::Nchan => {
@@ -93,9 +99,12 @@ impl Kind {
     pub fn start(self, folder: &Path, needs: Needs) -> Result<Server> {
         let folder = folder.join(format!("{self:?}").to_lowercase());
         fs::create_dir_all(&folder)?;
-        let program = self
-            .program()
-            .with_context(|| format!("{self:?} is not installed"))?;
+        let program = match self {
+            Self::Limit => floor::compile(&folder, "limit")?,
+            Self::Sluice | Self::Centrifugo | Self::Nchan => self
+                .program()
+                .with_context(|| format!("{self:?} is not installed"))?,
+        };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut command = Command::new(program);
         match self {
@@ -125,6 +134,10 @@ impl Kind {
                 let config = folder.join("nginx.conf");
                 fs::write(&config, nchan_config(address.port(), &folder))?;
                 command.arg("-p").arg(&folder).arg("-c").arg(config);
+            }
+            Self::Limit => {
+                let threads = available_parallelism()?.to_string();
+                command.args([address.port().to_string(), threads]);
             }
         }
         let log = File::create(folder.join("log"))?;

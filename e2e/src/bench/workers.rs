@@ -50,8 +50,9 @@ impl Workers {
         let program = binary("sluice-load")?;
         let mut workers = Vec::new();
         let mut first = 0;
-        while first < clients {
-            let here = (clients - first).min(CLIENTS_PER_WORKER);
+        let count = processes(mode, clients)?;
+        for number in 0..count {
+            let here = clients / count + usize::from(number < clients % count);
             let mut command = Command::new(&program);
             command.arg(mode).args(["--server", &server.to_string()]);
             command.args([
@@ -112,6 +113,16 @@ impl Workers {
             .try_for_each(|worker| worker.order("stop"))?;
         self.report()
     }
+}
+
+/// Receivers are as many processes as there are cores: one alone would be a queue that all messages wait in. The others
+/// share a rate or a window within their process.
+fn processes(mode: &str, clients: usize) -> Result<usize> {
+    let least = match mode {
+        "hold" => std::thread::available_parallelism()?.get().min(clients),
+        _ => 1,
+    };
+    Ok(clients.div_ceil(CLIENTS_PER_WORKER).max(least).max(1))
 }
 
 impl Worker {
