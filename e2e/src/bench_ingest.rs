@@ -10,6 +10,7 @@ pub mod deliver;
 pub mod nginx;
 pub mod redis;
 pub mod spike;
+mod stream;
 
 use std::path::PathBuf;
 

@@ -12,6 +12,7 @@ mod tls;
 
 pub use cluster::{REDIS_SLOTS, RedisCluster};
 pub use links::Links;
+pub(crate) use protocol::Connection;
 pub use protocol::{CallError, Resp, ask};
 pub use server::RedisServer;
 pub use tls::Tls;

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use serde::Serialize;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::{Run, gateway};
+use super::{Run, gateway, stream};
 use crate::bench::redis::usage;
 use crate::bench::table;
 use crate::http_load::schedule::Phase;
@@ -25,8 +23,6 @@ use crate::upstream::settings::Settings;
 const BODY_BYTES: usize = 1_000;
 /// Applications of the case with many, spread over the partitions of the queue.
 const MANY: usize = 12;
-/// How often the plain client writes what has come due: as often as one that shares a connection among requests.
-const PLAIN_TICK: Duration = Duration::from_millis(1);
 /// Leases and shares have settled.
 const SETTLE: Duration = Duration::from_secs(12);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,13 +31,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Way {
-    /// One `XADD` each, over one connection.
-    Plain,
+    /// One `XADD` each, over one connection; `delivered`: a group reads, acknowledges and deletes them.
+    Plain { delivered: bool },
     Sluice {
         planes: usize,
         applications: usize,
         delivered: bool,
     },
+}
+
+impl Way {
+    fn delivers(self) -> bool {
+        match self {
+            Self::Plain { delivered } | Self::Sluice { delivered, .. } => delivered,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -57,6 +61,8 @@ struct Row {
     /// Of the plain way's CPU and memory at the same rate.
     cpu_ratio: f64,
     bytes_ratio: f64,
+    /// Of the plain way's CPU for the same: with or without delivery.
+    cpu_alike: f64,
     p50_ms: f64,
     p99_ms: f64,
     calls: BTreeMap<String, u64>,
@@ -70,7 +76,8 @@ pub async fn run(run: &Run) -> Result<()> {
         delivered,
     };
     let ways = [
-        Way::Plain,
+        Way::Plain { delivered: false },
+        Way::Plain { delivered: true },
         sluice(1, 1, false),
         sluice(1, 1, true),
         sluice(3, MANY, false),
@@ -83,6 +90,8 @@ pub async fn run(run: &Run) -> Result<()> {
             let mut row = measure(run, way, *rate).await?;
             let peer = rows.get(plain).unwrap_or(&row);
             (row.cpu_ratio, row.bytes_ratio) = (row.cpu_us / peer.cpu_us, row.bytes / peer.bytes);
+            let peer = rows.get(plain + usize::from(way.delivers()));
+            row.cpu_alike = peer.map_or(1.0, |peer| row.cpu_us / peer.cpu_us);
             rows.push(row);
             run.write("redis", &rows)?;
         }
@@ -103,7 +112,7 @@ async fn measure(run: &Run, way: Way, rate: f64) -> Result<Row> {
     let server = RedisServer::start(Options::default()).await?;
     let upstream = Upstream::start(Settings::default()).await?;
     let planes = match way {
-        Way::Plain => Vec::new(),
+        Way::Plain { .. } => Vec::new(),
         Way::Sluice {
             planes,
             applications,
@@ -119,7 +128,17 @@ async fn measure(run: &Run, way: Way, rate: f64) -> Result<Row> {
     let nodes = std::slice::from_ref(&server);
     let (before, bytes) = (usage(nodes).await?, dataset_bytes(&server).await?);
     let (requests, p50_ms, p99_ms) = match way {
-        Way::Plain => plain(&server, rate, seconds).await?,
+        Way::Plain { delivered } => {
+            let total = (rate * seconds) as u64;
+            let shape = Shape::post("key-0", BODY_BYTES);
+            let added = stream::add(&server, shape, rate, total);
+            if delivered {
+                try_join(added, stream::consume(&server, total)).await?;
+            } else {
+                added.await?;
+            }
+            (total, 0.0, 0.0)
+        }
         Way::Sluice {
             applications,
             delivered,
@@ -147,6 +166,7 @@ async fn measure(run: &Run, way: Way, rate: f64) -> Result<Row> {
         commands: each(calls as f64),
         cpu_ratio: 1.0,
         bytes_ratio: 1.0,
+        cpu_alike: 1.0,
         p50_ms,
         p99_ms,
         calls: used.calls,
@@ -199,51 +219,15 @@ async fn send(planes: &[Gateway], apps: usize, rate: f64, seconds: f64) -> Resul
     Ok((acked, p50, p99))
 }
 
-/// One `XADD` per request at this rate; what is due within a tick goes out together.
-async fn plain(server: &RedisServer, rate: f64, seconds: f64) -> Result<(u64, f64, f64)> {
-    let total = (rate * seconds) as u64;
-    let mut shape = Shape::post("key-0", BODY_BYTES);
-    let stream = TcpStream::connect(server.address()).await?;
-    stream.set_nodelay(true)?;
-    let (mut replies, mut commands) = stream.into_split();
-    let reader = tokio::spawn(async move {
-        let (mut seen, mut buffer) = (0, vec![0; 64 * 1024]);
-        while seen < total {
-            let read = replies.read(&mut buffer).await?;
-            ensure!(read > 0, "the server closed the connection");
-            // Each answer is one id: `$15\r\n1690000000000-0\r\n`.
-            seen += buffer[..read].iter().filter(|byte| **byte == b'$').count() as u64;
-        }
-        Ok(())
-    });
-    let began = Instant::now();
-    let (mut sent, mut batch) = (0, Vec::new());
-    while sent < total {
-        sleep(PLAIN_TICK).await;
-        let due = ((began.elapsed().as_secs_f64() * rate) as u64).min(total);
-        batch.clear();
-        while sent < due {
-            let request = shape.fill(sent % 12_000, sent);
-            let head = "*5\r\n$4\r\nXADD\r\n$1\r\ns\r\n$1\r\n*\r\n$1\r\nr\r\n";
-            batch.extend_from_slice(head.as_bytes());
-            batch.extend_from_slice(format!("${}\r\n", request.len()).as_bytes());
-            batch.extend_from_slice(request);
-            batch.extend_from_slice(b"\r\n");
-            sent += 1;
-        }
-        commands.write_all(&batch).await?;
-    }
-    reader.await??;
-    Ok((total, 0.0, 0.0))
-}
-
 fn print(rows: &[Row]) -> Result<()> {
     let mut lines = vec![table::head(&[
-        "way", "per s", "bytes", "/ XADD", "CPU us", "/ XADD", "commands", "p50 ms", "p99 ms",
+        "way", "per s", "bytes", "/ XADD", "CPU us", "/ XADD", "/ alike", "commands", "p50 ms",
+        "p99 ms",
     ])];
     lines.extend(rows.iter().map(|row| {
         let way = match row.way {
-            Way::Plain => "one XADD each".to_owned(),
+            Way::Plain { delivered: false } => "one XADD each".to_owned(),
+            Way::Plain { delivered: true } => "and read by a group, settled, deleted".to_owned(),
             Way::Sluice {
                 planes,
                 applications,
@@ -260,6 +244,7 @@ fn print(rows: &[Row]) -> Result<()> {
             table::ratio(Some(row.bytes_ratio)),
             format!("{:.2}", row.cpu_us),
             table::ratio(Some(row.cpu_ratio)),
+            table::ratio(Some(row.cpu_alike)),
             format!("{:.2}", row.commands),
             format!("{:.2}", row.p50_ms),
             format!("{:.2}", row.p99_ms),

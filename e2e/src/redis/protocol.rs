@@ -94,18 +94,18 @@ pub async fn ask(
     answered.unwrap_or(Err(CallError::Timeout))
 }
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// A connection for one request at a time.
-pub(super) struct Connection(BufReader<Box<dyn Stream>>);
+pub(crate) struct Connection(BufReader<Box<dyn Stream>>);
 
 impl Connection {
-    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+    pub(crate) fn new(stream: Box<dyn Stream>) -> Self {
         Self(BufReader::new(stream))
     }
 
-    pub(super) async fn call(&mut self, words: &[&str]) -> Result<Resp, CallError> {
+    pub(crate) async fn call(&mut self, words: &[&str]) -> Result<Resp, CallError> {
         let mut request = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
             request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());

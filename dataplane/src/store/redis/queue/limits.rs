@@ -31,7 +31,7 @@ pub(super) const APPEND_ENOUGH: usize = 96;
 /// Appends of a partition begin so far apart: a lone request does not wait, those of a burst share a call. The longest pace
 /// is what an answer may be late for the server's sake.
 pub(super) const APPEND_PACE_MIN: Duration = Duration::from_millis(2);
-pub(super) const APPEND_PACE_MAX: Duration = Duration::from_millis(24);
+pub(super) const APPEND_PACE_MAX: Duration = Duration::from_millis(30);
 /// A request beside a block that was never appended goes after this.
 pub(super) const BESIDE_TTL_MS: u64 = 600_000;
 
